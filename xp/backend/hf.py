@@ -1,0 +1,106 @@
+"""transformers' Trainer, fed with the job's own batches, optimizer, schedule, loss, evaluation and log."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from xp.backend.base import Backend
+
+if TYPE_CHECKING:
+    from xp.job import Job
+
+
+class HuggingFace(Backend, name="hf"):
+    """Train with ``transformers.Trainer``: its loop, its clipping, its processes; the job decides what it sees."""
+
+    def fit(self, job: Job) -> None:
+        """Do the job in a Trainer; neither its own logging, evaluation, saving nor seeding takes part."""
+        from transformers import TrainingArguments
+        from transformers.trainer_callback import PrinterCallback
+
+        arguments = TrainingArguments(
+            output_dir=job.folder,
+            max_steps=job.total_steps,
+            max_grad_norm=job.recipe.max_grad_norm or 0.0,
+            seed=job.seed,
+            use_cpu=job.device.type == "cpu",
+            use_cache=getattr(job.network.config, "use_cache", False),
+            logging_strategy="no",
+            eval_strategy="no",
+            save_strategy="no",
+            report_to=[],
+            disable_tqdm=True,
+            # A loss that is not finite must reach the job, which stops, and not be replaced by an average.
+            logging_nan_inf_filter=False,
+            ddp_find_unused_parameters=False,
+        )
+
+        trainer = _trainer_class()(job, model=job.network, args=arguments, optimizers=(job.optimizer, job.schedule))
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+
+
+def _trainer_class() -> Any:
+    """The Trainer with its four seams taken by the job; made on demand because importing Trainer takes seconds."""
+    import contextlib
+
+    import torch
+    from torch.utils.data import IterableDataset
+    from transformers import Trainer
+
+    class JobTrainer(Trainer):  # type: ignore[misc]
+        """A Trainer whose every "batch" is a whole `xp.job.Step`."""
+
+        def __init__(self, job: Job, **kwargs: Any) -> None:
+            super().__init__(**kwargs)
+            self.job = job
+            self.now: tuple[Any, torch.Tensor] | None = None
+
+        def get_train_dataloader(self) -> Any:
+            """The job's steps."""
+            return _Steps(self.job)
+
+        def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list[Any], None]:
+            """One step; its items are counted by the job already."""
+            assert num_batches == 1
+            return [next(epoch_iterator)], None
+
+        def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+            """Backward of each micro-batch; only the last one exchanges gradients between processes."""
+            losses = torch.zeros((), device=self.job.device)
+            last = len(inputs.batches) - 1
+            for micro in range(len(inputs.batches)):
+                held = self.accelerator.no_sync(model) if micro < last else contextlib.nullcontext()
+                with held:
+                    loss = self.job.loss(model, inputs, micro)
+                    self.accelerator.backward(loss)
+                losses += loss.detach()
+            self.now = inputs, losses
+            return losses
+
+        def floating_point_ops(self, inputs: Any) -> int:
+            """Not counted."""
+            return 0
+
+        def _maybe_log_save_evaluate(self, tr_loss: Any, grad_norm: Any, *args: Any, **kwargs: Any) -> None:
+            if self.now is None:  # Called once more at the end of the epoch.
+                return
+            (step, losses), self.now = self.now, None
+            self.job.finish(step, losses, grad_norm, kwargs["learning_rate"])
+            self.control.should_training_stop = self.job.done
+
+    class _Steps(IterableDataset[Any]):
+        """The job's steps, as a data loader that knows its length."""
+
+        def __init__(self, job: Job) -> None:
+            self.job = job
+            self.batch_size = job.recipe.batch_size
+            self.dataset = job.rows
+
+        def __len__(self) -> int:
+            return self.job.total_steps
+
+        def __iter__(self) -> Any:
+            return self.job.steps()
+
+    return JobTrainer

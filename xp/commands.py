@@ -1,0 +1,215 @@
+"""What a run can be told to do; each command is read from top to bottom."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xp import world
+from xp.component import UserError
+from xp.hardware import autocast, choose_device, choose_precision, environment
+from xp.model import Wish
+from xp.report import Report
+from xp.run import Run
+from xp.tracking import Tracker, flattened
+
+if TYPE_CHECKING:
+    import torch
+
+    from xp.data import Splits
+    from xp.model import Loaded
+
+
+def train(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str, Any]:
+    """Train, evaluate and save a model.
+
+    Returns:
+        What goes to ``result.json``: ``objective``, ``metrics``, ``baseline``, sizes, times and places.
+    """
+    import torch
+
+    from xp.checkpoint import load_weights
+    from xp.peft import count
+    from xp.prepare import BEST, check_length, prepare
+
+    started = time.perf_counter()
+    device, precision = _machine(run, tracker, report)
+    splits = run.data.load(run.task.columns, train=True)
+    assert splits.train is not None
+    labels = run.task.labels(splits.train)
+    _describe_data(run, splits, tracker, report)
+
+    torch.manual_seed(run.seed)
+    in_full = run.peft.name == "none"
+    loaded = run.model.load(
+        Wish(
+            auto_class=run.task.auto_class,
+            config=run.task.config,
+            labels=labels,
+            texts=lambda: run.task.texts(splits.train),
+            dtype=torch.float32 if in_full or precision == "fp32" else "auto",
+            train=True,
+            locate=run.tracking.locate,
+        )
+    )
+    check_length(run.task, loaded)
+    encoded = run.task.encode(splits.train, loaded.tokenizer, loaded.labels)
+    held_out = run.task.encode(splits.eval, loaded.tokenizer, loaded.labels)
+    for side, notes in (("train", encoded.notes), ("eval", held_out.notes)):
+        report.rows(side, notes, run.task.max_length)
+        tracker.log({f"data/{side}_{name}": float(number) for name, number in notes.items()}, 0)
+        if not notes["rows"] - notes.get("dropped", 0):
+            raise UserError(f"task.overlong=drop: it leaves no {side} rows; raise task.max_length")
+    loaded.network = run.peft.apply(loaded.network, run.task.peft_type).to(device)
+    trained, weights = count(loaded.network)
+    report.model(run, loaded, trained, weights)
+
+    tracker.opened()
+    report.start(run.training.total_steps(len(encoded.rows)))
+    job = prepare(
+        recipe=run.training,
+        task=run.task,
+        loaded=loaded,
+        train=encoded,
+        held_out=held_out,
+        seed=run.seed,
+        device=device,
+        autocast=partial(autocast, precision, device),
+        folder=folder,
+        log=lambda metrics, step: (tracker.log(metrics, step), report.point(metrics, step))[0],
+    )
+    began = time.perf_counter()
+    with report:
+        run.backend.fit(job)
+    seconds = time.perf_counter() - began
+    world.gather(None)  # The best weights are on disk once rank 0 is here.
+    metrics, objective = job.metrics, job.metrics[job.metric]
+    if run.training.keep_best:
+        if job.metrics[job.metric] != job.best:
+            load_weights(loaded.network, folder / BEST)
+            metrics, objective = job.evaluate(), job.best
+            report.say(f"kept the weights of step {job.best_step}")
+        tracker.log({f"best/{name}": value for name, value in metrics.items()}, job.best_step)
+        world.gather(None)
+        if world.rank() == 0:
+            (folder / BEST).unlink()
+    digest = _save(run, loaded, folder / "model") if world.rank() == 0 else ""
+    return {
+        "objective": objective,
+        "metric": f"eval/{job.metric}",
+        "goal": job.goal,
+        "metrics": {f"eval/{name}": value for name, value in metrics.items()},
+        "baseline": {f"eval/{name}": v for name, v in run.task.baseline(held_out.rows, loaded.labels).items()},
+        "trainable": trained,
+        "weights": weights,
+        "digest": digest,
+        "training_seconds": seconds,
+        "seconds": time.perf_counter() - started,
+        "model": str(folder / "model"),
+    }
+
+
+def evaluate(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str, Any]:
+    """Evaluate a trained model.
+
+    Returns:
+        What goes to ``result.json``: ``objective``, ``metrics``, ``baseline`` and times.
+    """
+    from xp import evaluation
+    from xp.prepare import check_length
+    from xp.task.base import better
+
+    started = time.perf_counter()
+    device, precision = _machine(run, tracker, report)
+    splits = run.data.load(run.task.columns, train=False)
+    _describe_data(run, splits, tracker, report)
+    import torch
+
+    loaded = run.model.load(
+        Wish(
+            auto_class=run.task.auto_class,
+            config=run.task.config,
+            labels=[],
+            texts=lambda: [],
+            dtype=torch.float32 if precision == "fp32" else "auto",
+            train=False,
+            locate=run.tracking.locate,
+        )
+    )
+    check_length(run.task, loaded)
+    held_out = run.task.encode(splits.eval, loaded.tokenizer, loaded.labels)
+    report.rows("eval", held_out.notes, run.task.max_length)
+    tracker.opened()
+    metrics = evaluation.evaluate(
+        run.task,
+        loaded.network.to(device),
+        held_out.rows,
+        loaded.labels,
+        loaded.tokenizer.pad_token_id,
+        run.training.evaluation_batch_size,
+        device,
+        partial(autocast, precision, device),
+    )
+    tracker.log({f"eval/{name}": value for name, value in metrics.items()}, 0)
+    metric = (run.training.metric or run.task.objective).removeprefix("eval/")
+    return {
+        "objective": metrics.get(metric),
+        "metric": f"eval/{metric}",
+        "goal": better(metric),
+        "metrics": {f"eval/{name}": value for name, value in metrics.items()},
+        "baseline": {f"eval/{name}": v for name, v in run.task.baseline(held_out.rows, loaded.labels).items()},
+        "seconds": time.perf_counter() - started,
+    }
+
+
+def _machine(run: Run, tracker: Tracker, report: Report) -> tuple[torch.device, Any]:
+    """Device and precision of this run, told and tracked."""
+    device = choose_device(run.device)
+    precision = choose_precision(run.precision, device)
+    found = environment(device)
+    report.say(f"{device}, {found['processor']}, {precision}{' (auto)' if run.precision == 'auto' else ''}")
+    tracker.params(dict(flattened(run.values())) | {"environment." + name: value for name, value in found.items()})
+    tracker.tags({"xp.device": device.type, "xp.precision": precision})
+    return device, precision
+
+
+def _describe_data(run: Run, splits: Splits, tracker: Tracker, report: Report) -> None:
+    fingerprint = splits.fingerprint
+    sizes = {"train": len(splits.train) if splits.train is not None else 0, "eval": len(splits.eval)}
+    report.say(f"{splits.source}: {sizes['train']:,} train rows, {sizes['eval']:,} eval rows")
+    tracker.tags({"xp.data_fingerprint": fingerprint})
+    context = "training" if run.command == "train" else "evaluation"
+    tracker.dataset(run.choices["data"], splits.source, fingerprint, sizes, context)
+
+
+def _save(run: Run, loaded: Loaded, folder: Path) -> str:
+    """Write a plain Hugging Face folder, or a PEFT folder with the base's config and the tokenizer; gives its digest."""
+    import torch
+
+    part = folder.with_name(folder.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    network = loaded.network
+    network.config.use_cache = True
+    if run.training.save_dtype is not None:
+        network = network.to(getattr(torch, run.training.save_dtype))
+    network.save_pretrained(part)
+    if hasattr(network, "peft_config"):
+        network.config.save_pretrained(part)
+    loaded.tokenizer.save_pretrained(part)
+    part.replace(folder)
+    digest = hashlib.sha256()
+    for file in sorted(folder.glob("*.safetensors")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def write_result(result: dict[str, Any], folder: Path) -> Path:
+    """Put a command's result beside the run."""
+    file = folder / "result.json"
+    file.write_text(json.dumps(result, indent=2) + "\n")
+    return file

@@ -1,0 +1,183 @@
+"""Compose ``conf/`` and the command line into values, with Hydra, and say in one line what is wrong with them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from yaml import YAMLError
+
+from xp.component import UserError, nearest
+
+HYDRA_KEYS = ("hydra.sweep.dir", "hydra.launcher.slots", "hydra.sweeper.params", "hydra.sweeper.max_batch_size",
+              "hydra.verbose", "hydra/sweeper", "hydra/launcher")  # fmt: skip
+"""What of Hydra's own config may be set. The rest of it can run code or write anywhere."""
+
+
+def conf_folder() -> Path:
+    """The folder of xp's own configs: beside the package in a checkout, inside it when installed from a wheel."""
+    inside = Path(__file__).parent / "conf"
+    return inside if inside.is_dir() else Path(__file__).parent.parent / "conf"
+
+
+class OwnConfigs(SearchPathPlugin):
+    """Adds ``conf/`` of the current folder, if it is not xp's own, to where Hydra looks for configs."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """Append the folder."""
+        own = Path("conf").absolute()
+        if own.is_dir() and own != conf_folder().absolute():
+            search_path.append("current folder", f"file://{own}")
+
+
+def initialize(config_dir: str | None) -> None:
+    """Let Hydra know where configs are.
+
+    Args:
+        config_dir: one more folder of configs, from ``--config-dir``.
+    """
+    Plugins.instance().register(OwnConfigs)
+    GlobalHydra.instance().clear()
+    if config_dir is not None and not Path(config_dir).is_dir():
+        raise UserError(f"--config-dir={config_dir}: no such folder")
+    initialize_config_dir(str(conf_folder().absolute()), job_name="xp", version_base="1.3")
+
+
+def values(overrides: list[str], config_dir: str | None = None) -> dict[str, Any]:
+    """All settings as plain values, and under ``choices`` which yaml was chosen of each group.
+
+    Args:
+        overrides: as on the command line, without sweeps.
+        config_dir: one more folder of configs.
+
+    Raises:
+        UserError: an unknown group choice or key, a value that does not parse, a value that is missing.
+    """
+    with explained(overrides):
+        config = compose("config", _checked(overrides, config_dir), return_hydra_config=True)
+        _check_hydra(config.hydra)
+        chosen = config.hydra.runtime.choices.items()
+        choices = {group: choice for group, choice in chosen if not group.startswith("hydra/") and choice}
+        own = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+        plain = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()} | {"choices": choices}
+
+
+def check_sweep(overrides: list[str], config_dir: str | None) -> str:
+    """Refuse what is closed in Hydra's config of a sweep, before Hydra acts on it; gives the folder for runs."""
+    hydra = GlobalHydra.instance().hydra
+    assert hydra is not None
+    config = hydra.compose_config(
+        "config", _checked(overrides, config_dir), RunMode.MULTIRUN, with_log_configuration=False, run_callbacks=False
+    )
+    _check_hydra(config.hydra)
+    return str(config.runs)
+
+
+def _checked(overrides: list[str], config_dir: str | None) -> list[str]:
+    """The overrides as Hydra takes them, with the folder of ``--config-dir``."""
+    for override in overrides:
+        key = override.lstrip("+~").partition("=")[0]
+        if key.startswith("hydra") and not key.startswith(HYDRA_KEYS):
+            raise UserError(f"{key}: this part of Hydra's config is closed.{nearest(key, HYDRA_KEYS)}")
+    return [*([f"hydra.searchpath=[file://{Path(config_dir).absolute()}]"] if config_dir else []), *overrides]
+
+
+@contextmanager
+def explained(overrides: list[str]) -> Iterator[None]:
+    """Turns what Hydra and OmegaConf raise on a wrong config into a `UserError`."""
+    try:
+        yield
+    except MissingConfigException as error:
+        raise UserError(_missing_config(error)) from error
+    except MissingMandatoryValue as error:
+        raise UserError(f"{error.full_key} has no value; give {error.full_key}=<value>") from error
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(_explained(error, overrides)) from error
+    except YAMLError as error:
+        raise UserError(f"a yaml does not parse: {' '.join(str(error).split())}") from error
+
+
+def _check_hydra(hydra: DictConfig) -> None:
+    """Refuse what a config file could make Hydra execute."""
+    if hydra.callbacks:
+        raise UserError(f"hydra.callbacks.{next(iter(hydra.callbacks))}: callbacks run code, so configs cannot have them")
+    for group in ("job_logging", "hydra_logging"):
+        plain = OmegaConf.to_container(hydra[group], resolve=False)
+        for key, value in _leaves(plain, f"hydra.{group}"):
+            if key.endswith((".()", "._target_")) or (key.endswith(".class") and not str(value).startswith("logging.")):
+                raise UserError(f"{key}={value}: this would run code, so a config cannot say it")
+    for group, allowed in (("launcher", "hydra_plugins.xp.Pool"), ("sweeper", "hydra._internal.core_plugins.")):
+        target = str(hydra[group].get("_target_"))
+        if not target.startswith((allowed, "hydra_plugins.")):
+            raise UserError(f"hydra.{group}._target_={target}: this would run code; choose hydra/{group}=<name>")
+
+
+def _leaves(node: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(node, dict):
+        for key in node:
+            yield from _leaves(node[key], f"{prefix}.{key}")
+    elif isinstance(node, list):
+        for number, item in enumerate(node):
+            yield from _leaves(item, f"{prefix}.{number}")
+    else:
+        yield prefix, node
+
+
+def _missing_config(error: MissingConfigException) -> str:
+    group, _, choice = (error.missing_cfg_file or "").rpartition("/")
+    if not group:
+        return " ".join(str(error).split())
+    return f"{group}={choice}: there is no such {group}.{nearest(choice, error.options or [])}"
+
+
+def _explained(error: Exception, overrides: list[str]) -> str:
+    """Hydra's or OmegaConf's error as one line, with the nearest key where one is unknown."""
+    if isinstance(error, OverrideParseException):
+        return f"{error.override}: this does not parse; quote values with special signs: 'key=\"value\"'"
+    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else None
+    said = " ".join(str(cause or error).split())
+    group = re.search(r"Could not override '([^'@]+)'. No match in the defaults list", str(error))
+    if group:
+        hydra = GlobalHydra.instance().hydra
+        assert hydra is not None
+        known = [name for name in hydra.list_all_config_groups() if not name.startswith("hydra")]
+        return f"{group[1]}: there is no such key or group.{nearest(group[1], [*known, *_known_keys(overrides)])}"
+    key = getattr(cause, "full_key", None)
+    if cause is not None and key and "not in struct" in said:
+        return f"{key}: there is no such key.{nearest(key, _known_keys(overrides))}"
+    return said
+
+
+def _known_keys(overrides: list[str]) -> list[str]:
+    """All keys of the composed config with the groups as chosen, as far as they compose."""
+    groups = [each for each in overrides if re.fullmatch(r"[a-z_]+=[\w/]+", each)]
+    for chosen in (groups, []):
+        try:
+            return _paths(compose("config", chosen))
+        except (HydraException, OmegaConfBaseException):
+            continue
+    return []
+
+
+def _paths(config: DictConfig, prefix: str = "") -> list[str]:
+    found = []
+    for key in config:
+        found.append(f"{prefix}{key}")
+        node = config._get_node(key)
+        if isinstance(node, DictConfig) and not node._is_missing() and not node._is_none():
+            found += _paths(node, f"{prefix}{key}.")
+    return found

@@ -1,0 +1,8 @@
+"""Data: where the rows are, which columns they have, and which splits."""
+
+from xp.data.base import Data, Splits
+from xp.data.files import Files
+from xp.data.hub import Hub
+from xp.data.standard_library import StandardLibrary
+
+__all__ = ["Data", "Files", "Hub", "Splits", "StandardLibrary"]

@@ -1,0 +1,77 @@
+"""One's own rows: csv, tsv, json lines or parquet files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xp.component import UserError, nearest
+from xp.data.base import Data
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+FORMATS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
+
+
+class Files(Data, name="files"):
+    """Rows from local files, their format told by their ending: .csv .tsv .jsonl .json .parquet."""
+
+    train: str | list[str] | None
+    """File or files to train on."""
+
+    eval: str | list[str] | None
+    """File or files to evaluate on."""
+
+    header: list[str] | None
+    """Column names of csv and tsv files that have no header line; null where the first line is the header."""
+
+    quoting: bool
+    """Whether double quotes in csv and tsv files enclose a field; false takes them as they stand."""
+
+    def read(self) -> tuple[Dataset | None, Dataset | None, str]:
+        """Each split's files, read by datasets."""
+        parts = [f"{split}={value}" for split, value in (("train", self.train), ("eval", self.eval)) if value]
+        return self._split("train", self.train), self._split("eval", self.eval), ", ".join(parts)
+
+    def _split(self, split: str, files: str | list[str] | None) -> Dataset | None:
+        if not files:
+            return None
+        files = [files] if isinstance(files, str) else files
+        formats = {self._format(split, file) for file in files}
+        if len(formats) > 1:
+            raise UserError(f"data.{split}: files of one split need one format, these have {', '.join(sorted(formats))}")
+        kind = formats.pop()
+        options: dict[str, Any] = {}
+        if kind == "csv":
+            import csv
+
+            options = {"sep": "\t" if files[0].endswith(".tsv") else ",", "keep_default_na": False}
+            options |= {"quoting": csv.QUOTE_MINIMAL if self.quoting else csv.QUOTE_NONE}
+            options |= {"names": self.header} if self.header else {}
+        elif self.header:
+            raise UserError(f"data.header is for csv and tsv files; {files[0]} names its own columns")
+        return _read(kind, files, split, options)
+
+    def _format(self, split: str, file: str) -> str:
+        ending = Path(file).suffix.lower()
+        if ending not in FORMATS:
+            raise UserError(f"data.{split}={file}: no reader for {ending or 'a name without ending'}.{nearest(ending, FORMATS)}")
+        if not Path(file).is_file():
+            folder = Path(file).parent
+            beside = [str(folder / entry.name) for entry in folder.iterdir()] if folder.is_dir() else []
+            raise UserError(f"data.{split}={file}: no such file.{nearest(file, beside) if beside else ''}")
+        if not Path(file).stat().st_size:
+            raise UserError(f"data.{split}={file}: the file is empty")
+        return FORMATS[ending]
+
+
+def _read(kind: str, files: list[str], split: str, options: dict[str, Any]) -> Dataset:
+    from datasets import load_dataset
+    from datasets.exceptions import DatasetGenerationError
+
+    try:
+        return load_dataset(kind, data_files=files, split="train", **options)
+    except (DatasetGenerationError, ValueError, OSError) as error:
+        cause = str(error.__cause__ or error).strip().splitlines()
+        raise UserError(f"data.{split}={','.join(files)}: cannot be read as {kind}: {cause[-1] if cause else error!r}") from error

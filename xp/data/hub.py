@@ -1,0 +1,56 @@
+"""Data sets of the Hugging Face hub, or a local folder laid out like one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from xp.component import UserError, nearest
+from xp.data.base import Data
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+class Hub(Data, name="hub"):
+    """Rows from a data set repository, through ``datasets.load_dataset``; no code of the repository is run."""
+
+    path: str
+    """Repository id on the hub, for example ``stanfordnlp/sst2``, or a local folder of data files."""
+
+    subset: str | None
+    """Which of the repository's configurations, where it has several."""
+
+    revision: str | None
+    """Branch, tag or commit; null takes the newest."""
+
+    train: str | None
+    """Name of the split to train on, slices allowed: ``train[:90%]``."""
+
+    eval: str | None
+    """Name of the split to evaluate on."""
+
+    def read(self) -> tuple[Dataset | None, Dataset | None, str]:
+        """Each split, from the hub or its cache on this machine."""
+        source = f"{self.path}{f'/{self.subset}' if self.subset else ''}{f'@{self.revision}' if self.revision else ''}"
+        return self._split("train", self.train), self._split("eval", self.eval), source
+
+    def _split(self, split: str, wanted: str | None) -> Dataset | None:
+        from datasets import load_dataset
+        from datasets.exceptions import DatasetNotFoundError
+
+        if wanted is None:
+            return None
+        try:
+            return load_dataset(self.path, self.subset, split=wanted, revision=self.revision)
+        except DatasetNotFoundError as error:
+            raise UserError(f"data.path={self.path}: no such data set on the hub, or no right to read it") from error
+        except ConnectionError as error:
+            raise UserError(
+                f"data.path={self.path}: the hub cannot be reached and the data set is not in the local cache; "
+                "go online, or use data=files"
+            ) from error
+        except (ValueError, OSError) as error:
+            said = " ".join(str(error).split())
+            names = said.partition("Should be one of [")[2].partition("]")[0].replace("'", "").split(", ")
+            hint = nearest(wanted, names) if names != [""] else ""
+            raise UserError(f"data.{split}={wanted} of data.path={self.path}: {said}{hint}") from error

@@ -1,0 +1,101 @@
+"""Python's own standard library as a data set: real text that every user has, with no network and no download."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import os
+import platform
+import sysconfig
+import textwrap
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import PositiveInt
+
+from xp.component import UserError
+from xp.data.base import Data
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+SKIPPED = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"}
+"""Folders that are not the library itself: what is installed beside it, and its tests (not everywhere installed)."""
+
+HELD_OUT = 10
+"""One file in this many is for evaluation, by a hash of its path: the same files on every machine."""
+
+
+class StandardLibrary(Data, name="standard_library"):
+    """Files or functions of the interpreter's standard library; a file is wholly in train or wholly in eval."""
+
+    unit: Literal["file", "function"]
+    """What a row is: a whole file (``text``), or a function with its package (``text``, ``label``)."""
+
+    packages: PositiveInt | None
+    """For functions: keep those of the packages with the most functions, this many; null keeps all packages."""
+
+    def read(self) -> tuple[Dataset | None, Dataset | None, str]:
+        """Rows in the order of their file's path."""
+        from datasets import Dataset
+
+        root = Path(sysconfig.get_path("stdlib"))
+        sources = {path: text for path, text in _sources(root)}
+        if not sources:
+            raise UserError(f"data=standard_library: this Python has no library sources in {root}")
+        rows = [row for path, text in sources.items() for row in self._rows(path, text)]
+        if self.unit == "function" and self.packages is not None:
+            kept = {label for label, _ in Counter(row["label"] for row in rows).most_common(self.packages)}
+            rows = [row for row in rows if row["label"] in kept]
+        sides: dict[bool, list[dict[str, str]]] = {True: [], False: []}
+        for row in rows:
+            sides[held_out(row["path"])].append(row)
+        source = f"standard library of Python {platform.python_version()}"
+        return Dataset.from_list(sides[False]), Dataset.from_list(sides[True]), source
+
+    def _rows(self, path: str, text: str) -> Iterator[dict[str, str]]:
+        if self.unit == "file":
+            yield {"text": text, "path": path}
+            return
+        package, _, inside = path.partition("/")
+        if not inside:  # A module of its own, not a package.
+            return
+        lines = text.splitlines()
+        for function in _functions(text):
+            body = "\n".join(lines[function.lineno - 1 : function.end_lineno])
+            yield {"text": textwrap.dedent(body), "label": package, "path": path}
+
+
+def held_out(path: str) -> bool:
+    """Whether a file of the library, by its path inside it, is for evaluation."""
+    return int.from_bytes(hashlib.sha256(path.encode()).digest()[:4], "big") % HELD_OUT == 0
+
+
+@cache
+def _sources(root: Path) -> tuple[tuple[str, str], ...]:
+    """Path inside the library and text of each of its files, sorted by path; files not in UTF-8 are left out."""
+    found = []
+    for folder, inside, names in os.walk(root):
+        inside[:] = sorted(set(inside) - SKIPPED)  # Site-packages can hold many times what the library does.
+        for file in (Path(folder, name) for name in names if name.endswith(".py")):
+            with suppress(UnicodeDecodeError):
+                if text := file.read_text("utf-8"):
+                    found.append((file.relative_to(root).as_posix(), text))
+    return tuple(sorted(found))
+
+
+def _functions(text: str) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
+    """The functions and methods of a module in the order of their lines; none where it does not parse."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SyntaxWarning)  # The library's own, for example invalid escapes in lib2to3.
+        try:
+            tree = ast.parse(text)
+        except SyntaxError:
+            return []
+    found = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    return sorted(found, key=lambda node: node.lineno)

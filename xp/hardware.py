@@ -1,0 +1,91 @@
+"""The machine: which device to use, in which precision, and how to describe it."""
+
+from __future__ import annotations
+
+import os
+import platform
+from contextlib import AbstractContextManager, nullcontext
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any, Literal
+
+from xp.component import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+Precision = Literal["auto", "fp32", "bf16"]
+
+PACKAGES = ("xp", "torch", "transformers", "datasets", "accelerate", "peft", "mlflow", "numpy", "tokenizers")
+
+
+def choose_device(wanted: Device) -> torch.device:
+    """The device of this process: under several processes with GPUs, the one of its local rank.
+
+    Raises:
+        UserError: a device that this machine lacks.
+    """
+    import torch
+
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    chosen = next(name for name in ("cuda", "mps", "cpu") if there[name]) if wanted == "auto" else wanted
+    if not there[chosen]:
+        has = ", ".join(name for name, present in there.items() if present)
+        raise UserError(f"device={wanted}: torch sees no such device here. It sees: {has}")
+    if chosen == "cuda":
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(device)
+        return device
+    return torch.device(chosen)
+
+
+def choose_precision(wanted: Precision, device: torch.device) -> Literal["fp32", "bf16"]:
+    """auto: bf16 where the hardware computes it natively, else fp32."""
+    if wanted != "auto":
+        return wanted
+    import torch
+
+    if device.type == "cuda":
+        native = torch.cuda.get_device_capability(device) >= (8, 0)
+    elif device.type == "cpu":
+        native = bool(_cpu_flags() & {"avx512_bf16", "amx_bf16"})
+    else:
+        native = False
+    return "bf16" if native else "fp32"
+
+
+def autocast(precision: Literal["fp32", "bf16"], device: torch.device) -> AbstractContextManager[Any]:
+    """The context in which a forward pass computes in this precision; weights keep their type."""
+    import torch
+
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
+
+
+def environment(device: torch.device) -> dict[str, str]:
+    """Package versions and hardware, for comparing runs."""
+    import torch
+
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed as a package"
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
+    return found | {"device": str(device), "processor": name, "threads": str(torch.get_num_threads())}
+
+
+def _cpu_info(key: str) -> str:
+    try:
+        with open("/proc/cpuinfo") as file:
+            return next((line.partition(":")[2].strip() for line in file if line.startswith(key)), "")
+    except OSError:
+        return ""
+
+
+def _cpu_flags() -> set[str]:
+    return set(_cpu_info("flags").split())
+
+
+def _cpu_name() -> str:
+    return _cpu_info("model name") or platform.processor() or platform.machine()

@@ -1,0 +1,238 @@
+"""Job: a training that is ready to start. What must be equal on all backends is in here; a backend turns the crank."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from itertools import count, islice
+from typing import TYPE_CHECKING, Any, Literal
+
+from xp import batching, world
+from xp.component import UserError
+from xp.training import Training
+
+if TYPE_CHECKING:
+    import torch
+    from datasets import Dataset
+    from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimizer step, as one process does it."""
+
+    number: int
+    """Counted from 1 over the whole training."""
+
+    ends_epoch: bool
+    items: int
+    """Items of the whole step over all processes: what its loss is divided by."""
+
+    batches: list[dict[str, Tensor]]
+    """This process's micro-batches, on the CPU."""
+
+    weights: list[float]
+    """1.0 for each micro-batch, 0.0 for one that only keeps step with other processes."""
+
+    tokens: int
+    """Tokens in this process's micro-batches, without padding."""
+
+    room: int
+    """The same with padding."""
+
+
+@dataclass
+class Window:
+    """What happened since the last point of the training curves."""
+
+    loss: Tensor | float = 0.0
+    """This process's summed loss; stays on the device, because reading it would stop the device."""
+
+    items: int = 0
+    tokens: int = 0
+    room: int = 0
+    started: float = field(default_factory=time.perf_counter)
+
+
+@dataclass
+class Job:
+    """A training that is ready to start.
+
+    A backend's part: for each of `steps`, backward of `loss` for every micro-batch, clip, optimizer and schedule
+    step, then `finish`; stop when `done`.
+    """
+
+    recipe: Training
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler
+    rows: Dataset
+    """Encoded training rows, see `xp.task.Encoded`."""
+
+    seed: int
+    device: torch.device
+    folder: str
+    """The run's folder."""
+
+    collate: Callable[[Sequence[Sequence[dict[str, Any]]]], dict[str, Tensor]]
+    batch_loss: Callable[[nn.Module, dict[str, Tensor]], Tensor]
+    """Summed loss of a batch that is on the device."""
+
+    autocast: Callable[[], AbstractContextManager[Any]]
+    evaluate: Callable[[], dict[str, float]]
+    """Metrics of the evaluation set, the same on every process."""
+
+    log: Callable[[dict[str, float], int], None]
+    """Takes metrics by name and the optimizer step."""
+
+    metric: str
+    """The deciding metric, without ``eval/``."""
+
+    goal: Literal["min", "max"]
+    capacity: int | None
+    """Tokens of a packed sequence; None where rows are not packed."""
+
+    keep: Callable[[], None]
+    """Puts the weights aside as the best so far."""
+
+    done: bool = False
+    best: float | None = None
+    best_step: int = 0
+    metrics: dict[str, float] = field(default_factory=dict)
+    """The newest evaluation."""
+
+    _window: Window = field(default_factory=Window)
+    _worse: int = 0
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole training."""
+        return self.recipe.total_steps(len(self.rows))
+
+    def steps(self) -> Iterator[Step]:
+        """Every step of the training, its batches prepared by ``recipe.workers`` processes."""
+        from torch.utils.data import DataLoader
+
+        plan = list(islice(self._plan(), self.total_steps))
+        loader = DataLoader(
+            range(len(plan)),  # type: ignore[arg-type]
+            batch_size=None,
+            num_workers=self.recipe.workers,
+            collate_fn=lambda number: self._prepare(number + 1, *plan[number]),
+        )
+        self.network.train()
+        self._window = Window()
+        yield from loader
+
+    def _plan(self) -> Iterator[tuple[list[int], bool]]:
+        """Rows of one step after the other, and whether an epoch ends with it; goes on for ever."""
+        lengths = self.rows["length"][:]
+        for epoch in count():
+            steps = batching.steps(lengths, self.recipe.batch_size, self.seed, epoch, self.recipe.batching)
+            for number, step in enumerate(steps, 1):
+                yield step, number == len(steps)
+
+    def _prepare(self, number: int, rows: list[int], ends_epoch: bool) -> Step:
+        table = self.rows[rows]
+        examples = {row: {name: table[name][at] for name in table} for at, row in enumerate(rows)}
+        lengths = {row: examples[row]["length"] for row in rows}
+        whole = batching.sequences(rows, lengths, self.capacity)
+        mine = batching.share(whole, self.recipe.micro_batch_size, world.rank(), world.size())
+        # A process without sequences of its own joins in with the shortest one, at no weight.
+        batches = [self.collate([[examples[row] for row in each] for each in part or whole[-1:]]) for part in mine]
+        return Step(
+            number=number,
+            ends_epoch=ends_epoch,
+            items=sum(table["items"]),
+            batches=batches,
+            weights=[1.0 if part else 0.0 for part in mine],
+            tokens=sum(lengths[row] for part in mine for each in part for row in each),
+            room=sum(batch["input_ids"].numel() for batch, part in zip(batches, mine, strict=True) if part),
+        )
+
+    def loss(self, network: nn.Module, step: Step, micro: int) -> Tensor:
+        """A micro-batch's share of the step's mean loss, scaled so that the mean over processes is that loss.
+
+        Seeds torch by (seed, step, micro-batch, rank) first: so dropout is the same on every backend, whatever
+        was computed in between.
+        """
+        import torch
+
+        torch.manual_seed(mixed(self.seed, step.number, micro, world.rank()))
+        batch = {name: value.to(self.device, non_blocking=True) for name, value in step.batches[micro].items()}
+        with self.autocast():
+            summed = self.batch_loss(network, batch)
+        return summed * (step.weights[micro] * world.size() / step.items)
+
+    def finish(self, step: Step, losses: Tensor, grad_norm: Tensor, learning_rate: float) -> None:
+        """Account for a step that was done: log, evaluate, keep the best, decide whether to stop.
+
+        Args:
+            step: the step.
+            losses: sum of what `loss` gave this process, detached.
+            grad_norm: length of the whole gradient before clipping.
+            learning_rate: what the step was done with.
+        """
+        window = self._window
+        window.loss = window.loss + losses * (step.items / world.size())
+        window.items += step.items
+        window.tokens += step.tokens
+        window.room += step.room
+        last = step.number == self.total_steps
+        if last or step.number % self.recipe.log_every == 0:
+            self._log(step, grad_norm, learning_rate)
+        every = self.recipe.evaluate_every
+        if last or (step.ends_epoch if every is None else step.number % every == 0):
+            paused = time.perf_counter()
+            self._evaluate(step)
+            self._window.started += time.perf_counter() - paused
+        self.done = self.done or last
+
+    def _log(self, step: Step, grad_norm: Tensor, learning_rate: float) -> None:
+        import torch
+
+        window, self._window = self._window, Window()
+        # note: reading the loss waits for the device; that is why it happens only here
+        sums = torch.stack([torch.as_tensor(value, device=self.device, dtype=torch.float32)
+                            for value in (window.loss, window.tokens, window.room)])  # fmt: skip
+        loss, tokens, room = world.total(sums).tolist()
+        loss /= window.items
+        if not math.isfinite(loss) or not math.isfinite(float(grad_norm)):
+            raise UserError(
+                f"training: loss {loss:g}, gradient norm {float(grad_norm):g} at step {step.number}; "
+                "lower training.learning_rate, or set training.max_grad_norm, or use precision=fp32"
+            )
+        points = {
+            "train/loss": loss,
+            "train/lr": learning_rate,
+            "train/grad_norm": float(grad_norm),
+            "train/items_per_second": window.items / (time.perf_counter() - window.started),
+            "train/padding": 1 - tokens / room,
+        }
+        self.log(points, step.number)
+
+    def _evaluate(self, step: Step) -> None:
+        self.metrics = self.evaluate()
+        self.network.train()
+        self.log({f"eval/{name}": value for name, value in self.metrics.items()}, step.number)
+        if self.metric not in self.metrics:
+            raise UserError(
+                f"training.metric={self.metric}: this task has {', '.join(sorted(self.metrics))}; choose one of them"
+            )
+        value = self.metrics[self.metric]
+        if self.best is None or (value < self.best if self.goal == "min" else value > self.best):
+            self.best, self.best_step, self._worse = value, step.number, 0
+            self.keep()
+        else:
+            self._worse += 1
+            self.done = self.recipe.patience is not None and self._worse >= self.recipe.patience
+
+
+def mixed(*parts: int) -> int:
+    """A 63-bit seed from several numbers, without the correlations that adding them up would leave."""
+    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1

@@ -1,0 +1,113 @@
+"""Peft: which of a network's weights are trained: all of them, or a small adapter."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field, PositiveInt
+
+from xp.component import Component, UserError, nearest
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedModel
+
+
+class Peft(Component):
+    """Parameter-efficient fine-tuning, or none."""
+
+    @abstractmethod
+    def apply(self, network: PreTrainedModel, task_type: str) -> PreTrainedModel:
+        """The network with just the weights trainable that are to be trained.
+
+        Args:
+            network: as loaded; a ``PeftModel`` where the model's path was an adapter folder.
+            task_type: peft's name for the task, by which a new head stays trainable.
+
+        Raises:
+            UserError: the settings fit no layer of this network.
+        """
+
+
+class NoPeft(Peft, name="none"):
+    """Train every weight."""
+
+    def apply(self, network: PreTrainedModel, task_type: str) -> PreTrainedModel:
+        """The network itself; an adapter it came with is merged into it first."""
+        if hasattr(network, "merge_and_unload"):
+            network = network.merge_and_unload()
+        for parameter in network.parameters():
+            parameter.requires_grad_(parameter.is_floating_point())
+        return network
+
+
+class Lora(Peft, name="lora"):
+    """Train low-rank updates of chosen layers (Hu et al., 2021, arXiv:2106.09685)."""
+
+    rank: PositiveInt
+    """Width of the update; the number of trained weights grows with it."""
+
+    alpha: PositiveInt
+    """Scale of the update: it is multiplied by alpha / rank."""
+
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    """Share of the update's inputs that is dropped in training."""
+
+    target_modules: str | list[str]
+    """Layers to adapt: ``all-linear``, a regular expression over full names, or a list of name endings."""
+
+    bias: Literal["none", "all", "lora_only"]
+    """Which bias weights are trained along."""
+
+    def apply(self, network: PreTrainedModel, task_type: str) -> PreTrainedModel:
+        """A ``peft.PeftModel`` around the network; an adapter that it came with is trained further."""
+        from peft import LoraConfig, get_peft_model
+
+        if hasattr(network, "peft_config"):
+            return self._further(network)
+        config = LoraConfig(
+            task_type=task_type,
+            r=self.rank,
+            lora_alpha=self.alpha,
+            lora_dropout=self.dropout,
+            target_modules=self.target_modules,
+            bias=self.bias,
+        )
+        try:
+            adapted = get_peft_model(network, config)
+        except ValueError as error:
+            if "not found in the base model" not in str(error):
+                raise UserError(f"peft=lora: {' '.join(str(error).split())}") from error
+            layers = _linear_layers(network)
+            first = self.target_modules if isinstance(self.target_modules, str) else self.target_modules[0]
+            raise UserError(
+                f"peft.target_modules={self.target_modules}: no layer of this model matches.{nearest(first, layers)} "
+                f"Its linear layers: {', '.join(layers)}; or all-linear"
+            ) from error
+        for parameter in adapted.parameters():
+            if parameter.requires_grad:  # Updates of a few 1e-5 vanish in bfloat16's 8 bits.
+                parameter.data = parameter.data.float()
+        return adapted
+
+    def _further(self, network: PreTrainedModel) -> PreTrainedModel:
+        there = network.active_peft_config
+        if there.peft_type != "LORA" or (there.r, there.lora_alpha) != (self.rank, self.alpha):
+            raise UserError(
+                f"peft=lora peft.rank={self.rank} peft.alpha={self.alpha}: the adapter in model.path has "
+                f"{there.peft_type.lower()} rank {getattr(there, 'r', None)} alpha {getattr(there, 'lora_alpha', None)}; "
+                "give the same to train it further, or peft=none to merge it and train all weights"
+            )
+        return network
+
+
+def count(network: nn.Module) -> tuple[int, int]:
+    """Numbers of trainable and of all weights."""
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in network.parameters()]
+    return sum(size for size, trained in sizes if trained), sum(size for size, _ in sizes)
+
+
+def _linear_layers(network: nn.Module) -> list[str]:
+    from torch import nn
+
+    return sorted({name.rpartition(".")[2] for name, part in network.named_modules() if isinstance(part, nn.Linear)})

@@ -1,0 +1,132 @@
+"""From a network and encoded rows to a Job, with the checks that need both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xp import world
+from xp.checkpoint import save_weights
+from xp.component import UserError
+from xp.evaluation import evaluate
+from xp.job import Job
+from xp.model import Loaded, positions
+from xp.task import Encoded, Task
+from xp.task.base import better
+from xp.training import Training
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+BEST = "best.safetensors"
+"""Name of the file in the run's folder that holds the best weights while a training goes on."""
+
+
+def prepare(
+    recipe: Training,
+    task: Task,
+    loaded: Loaded,
+    train: Encoded,
+    held_out: Encoded,
+    seed: int,
+    device: torch.device,
+    autocast: Callable[[], AbstractContextManager[Any]],
+    folder: Path,
+    log: Callable[[dict[str, float], int], None],
+) -> Job:
+    """A training that is ready to start.
+
+    Args:
+        loaded: the network, its weights to be trained marked so, on the device.
+        train: the rows to train on.
+        held_out: the rows to evaluate on.
+        folder: the run's folder.
+        log: takes metrics by name and the optimizer step.
+
+    Raises:
+        UserError: the recipe does not fit the network.
+    """
+    network, pad = loaded.network, loaded.tokenizer.pad_token_id
+    packed = recipe.batching == "packed"
+    if packed:
+        check_packing(task, network, train, pad, device)
+    if recipe.gradient_checkpointing:
+        if not network.supports_gradient_checkpointing:
+            raise UserError("training.gradient_checkpointing=true: this model has no support for it; set it to false")
+        network.gradient_checkpointing_enable({"use_reentrant": False})
+    network.config.use_cache = False  # A cache of keys and values only costs memory in training.
+    if recipe.compile:
+        network.compile()
+    optimizer = recipe.make_optimizer(network, device)
+    metric = recipe.metric or task.objective
+    metric = metric.removeprefix("eval/")
+    keeps = recipe.keep_best and world.rank() == 0
+    return Job(
+        recipe=recipe,
+        network=network,
+        optimizer=optimizer,
+        schedule=recipe.make_schedule(optimizer, recipe.total_steps(len(train.rows))),
+        rows=train.rows,
+        seed=seed,
+        device=device,
+        folder=str(folder),
+        collate=partial(task.collate, pad=pad),
+        batch_loss=partial(task.loss, label_smoothing=recipe.label_smoothing),
+        autocast=autocast,
+        evaluate=lambda: evaluate(
+            task, network, held_out.rows, loaded.labels, pad, recipe.evaluation_batch_size, device, autocast
+        ),
+        log=log,
+        metric=metric,
+        goal=better(metric),
+        capacity=task.max_length if packed else None,
+        keep=(lambda: save_weights(network, folder / BEST)) if keeps else (lambda: None),
+    )
+
+
+def check_length(task: Task, loaded: Loaded) -> None:
+    """Refuse sequences longer than the model's positions reach.
+
+    Raises:
+        UserError: ``task.max_length`` is too large.
+    """
+    bounds = [loaded.tokenizer.model_max_length, positions(loaded.network.config) or 1 << 60]
+    if task.max_length > min(bounds):
+        raise UserError(
+            f"task.max_length={task.max_length}: this model takes sequences of at most {min(bounds)} tokens; "
+            f"use task.max_length={min(bounds)} or less, or another model"
+        )
+
+
+def check_packing(task: Task, network: nn.Module, train: Encoded, pad: int, device: torch.device) -> None:
+    """Prove on two rows that the network keeps packed rows apart; not every architecture does.
+
+    Raises:
+        UserError: the two rows packed have another loss than alone.
+    """
+    import torch
+
+    examples = [train.rows[number] for number in range(min(2, len(train.rows)))]
+    half = max(2, task.max_length // 2)
+    examples = [row | {"input_ids": row["input_ids"][:half]} for row in examples]
+    network.eval()
+
+    def loss(sequences: Sequence[Sequence[dict[str, Any]]]) -> float:
+        batch = {name: value.to(device) for name, value in task.collate(sequences, pad).items()}
+        return float(task.loss(network, batch, 0.0))
+
+    with torch.inference_mode():
+        try:
+            together = loss([examples])
+        except (TypeError, ValueError, RuntimeError, IndexError):
+            together = float("nan")  # It takes no positions or no mask of this shape.
+        alone = sum(loss([[row]]) for row in examples)
+    if not abs(together - alone) <= 0.01 * abs(alone):
+        raise UserError(
+            f"training.batching=packed: this model does not keep packed rows apart (loss {together:.3f} together, "
+            f"{alone:.3f} alone); use training.batching=length"
+        )

@@ -1,0 +1,120 @@
+"""Report: what a person sees of a run in the terminal."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from xp import world
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+    from xp.model import Loaded
+    from xp.run import Run
+
+LINES = 20
+"""At most about this many lines of training progress where there is no terminal to draw a bar in."""
+
+
+class Report:
+    """Speaks for rank 0 and is silent on the others."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+
+        self.console = Console(quiet=world.rank() != 0, highlight=False)
+        self._total = 0
+        self._next = 0
+        self._task: TaskID | None = None
+        self._bar: Any = None
+
+    def say(self, text: str) -> None:
+        """One line."""
+        self.console.print(text, markup=False, soft_wrap=True)
+
+    def rows(self, side: str, notes: dict[str, int], max_length: int) -> None:
+        """What became of a split's rows, with a warning where some were cut or dropped."""
+        rest = {name: number for name, number in notes.items() if name != "rows" and number}
+        if not rest:
+            return
+        counts = ", ".join(f"{number:,} {name}" for name, number in rest.items())
+        shares = [f"{rest[word] / notes['rows']:.1%}" for word in ("truncated", "dropped") if word in rest]
+        share = f" ({shares[0]} of the rows)" if shares else ""
+        self.say(f"{side}: {counts} at task.max_length={max_length}{share}")
+
+    def model(self, run: Run, loaded: Loaded, trained: int, weights: int) -> None:
+        """What will be trained."""
+        name = type(loaded.network).__name__
+        self.say(f"{run.choices['model']} ({name}), {trained:,} of {weights:,} weights train ({trained / weights:.2%})")
+        if loaded.new and run.model.name != "scratch":
+            self.say(f"new, not in the pretrained weights: {', '.join(loaded.new[:6])}{' ...' * (len(loaded.new) > 6)}")
+
+    def start(self, total: int) -> None:
+        """A training of so many steps is about to begin."""
+        self._total = total
+        self._next = 1
+
+    def __enter__(self) -> Report:
+        if not self.console.is_terminal or self.console.quiet:
+            return self
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._bar = Progress(*columns, TextColumn("{task.fields[state]}"), console=self.console, transient=True)
+        self._task = self._bar.add_task("", total=self._total, state="")
+        self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def point(self, metrics: dict[str, float], step: int) -> None:
+        """A point of the training curves, or an evaluation."""
+        if "train/loss" in metrics:
+            state = (
+                f"loss {metrics['train/loss']:.4f}  lr {metrics['train/lr']:.2e}  "
+                f"{metrics['train/items_per_second']:,.0f} items/s"
+            )
+            if self._bar is not None:
+                self._bar.update(self._task, completed=step, state=state)
+            elif step >= self._next:
+                self.say(f"step {step:>{len(str(self._total))}}/{self._total}  {state}")
+                self._next = step + max(1, self._total // LINES)
+        else:
+            values = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+            self.say(f"step {step:>{len(str(self._total))}}/{self._total}  {values}")
+
+    def result(self, run: Run, result: dict[str, Any], run_id: str) -> None:
+        """The short table at the end."""
+        from rich.table import Table
+
+        table = Table(title=f"{run.command} {run.choices['model']} on {run.choices['data']}", title_justify="left")
+        table.add_column("metric")
+        table.add_column("value", justify="right")
+        if result["baseline"]:
+            table.add_column("majority class", justify="right")
+        for name, value in result["metrics"].items():
+            baseline = result["baseline"].get(name)
+            table.add_row(name, f"{value:.4f}", "" if baseline is None else f"{baseline:.4f}")
+        self.console.print(table)
+        lines = {}
+        if "trainable" in result:
+            share = result["trainable"] / result["weights"]
+            lines["trained"] = f"{result['trainable']:,} of {result['weights']:,} weights ({share:.2%})"
+        lines["time"] = _duration(result["seconds"])
+        if "training_seconds" in result:
+            lines["time"] += f", training {_duration(result['training_seconds'])}"
+        lines["run"] = run_id
+        if "model" in result:
+            lines["model"] = result["model"]
+        lines["compare"] = f"mlflow ui --backend-store-uri {run.tracking.uri}" if run.tracking.embedded else run.tracking.uri
+        for name, text in lines.items():
+            self.say(f"{name:<8} {text}")
+
+
+def _duration(seconds: float) -> str:
+    return time.strftime("%H:%M:%S", time.gmtime(seconds)) if seconds >= 3600 else f"{int(seconds // 60)}:{seconds % 60:04.1f}"

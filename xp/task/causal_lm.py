@@ -1,0 +1,142 @@
+"""Causal language modelling: predict each token of a text from those before it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import chain
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from xp.component import UserError
+from xp.task.base import IGNORE, Encoded, Task, padded
+
+if TYPE_CHECKING:
+    from typing import Annotated
+
+    import numpy as np
+    from datasets import Dataset
+    from torch import Tensor, nn
+    from transformers import PreTrainedTokenizerBase
+else:
+    from typing import Annotated
+
+
+class CausalLM(Task, name="causal_lm"):
+    """Predict each token from those before it (Radford et al., 2018), by cross-entropy over the vocabulary."""
+
+    auto_class: ClassVar[str] = "AutoModelForCausalLM"
+    peft_type: ClassVar[str] = "CAUSAL_LM"
+    columns: ClassVar[tuple[str, ...]] = ("text",)
+    objective: ClassVar[str] = "loss"
+    packable: ClassVar[bool] = True
+
+    max_length: Annotated[int, Field(ge=2)]
+    """Longest sequence, in tokens with the special ones."""
+
+    overlong: Literal["split", "truncate", "drop", "error"]
+    """What becomes of a longer text; ``split`` cuts it into windows that together predict every token once."""
+
+    def encode(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, labels: Sequence[str]) -> Encoded:
+        """``input_ids`` between the tokenizer's begin and end tokens, and ``bytes`` that their prediction covers.
+
+        Each window after a text's first starts with the last token of the one before, as context: so every token
+        is predicted exactly once, and bits per byte are those of the whole text.
+        """
+        first = [tokenizer.bos_token_id] if tokenizer.bos_token_id is not None else []
+        last = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
+        stride = self.max_length - 1
+
+        def features(batch: dict[str, list[str]]) -> dict[str, list[Any]]:
+            columns: dict[str, list[Any]] = {"input_ids": [], "bytes": [], "over": [], "text": []}
+            encoded = tokenizer(batch["text"], add_special_tokens=False, verbose=False)["input_ids"]
+            for text, inner in zip(batch["text"], encoded, strict=True):
+                tokens = [*first, *inner, *last]
+                if len(tokens) < 2:
+                    continue
+                size = len(text.encode())
+                if not first:  # Nothing predicts the first token, so its bytes do not count either.
+                    size -= len(tokenizer.decode(tokens[:1]).encode())
+                over = len(tokens) > self.max_length
+                starts = range(0, len(tokens) - 1, stride) if self.overlong == "split" else range(1)
+                for start in starts:
+                    window = tokens[start : start + self.max_length]
+                    if over and self.overlong == "truncate":
+                        size = len(tokenizer.decode(window[1:], skip_special_tokens=True).encode())
+                    columns["input_ids"].append(window)
+                    columns["bytes"].append(size if start == 0 else 0)
+                    columns["over"].append(over)
+                    columns["text"].append(start == 0)
+            return columns | {
+                "length": [len(window) for window in columns["input_ids"]],
+                "items": [len(window) - 1 for window in columns["input_ids"]],
+            }
+
+        encoded = rows.map(features, batched=True, remove_columns=rows.column_names, keep_in_memory=True)
+        if not len(encoded):
+            raise UserError("data: no text has two tokens or more, so there is nothing to predict")
+        texts = sum(encoded["text"])
+        count = sum(first and over for first, over in zip(encoded["text"], encoded["over"], strict=True))
+        if count and self.overlong == "error":
+            raise UserError(
+                f"task.overlong=error: {count} of {texts} texts have more than task.max_length={self.max_length} "
+                "tokens; raise it, or choose task.overlong=split, truncate or drop"
+            )
+        word = {"split": "split", "truncate": "truncated", "drop": "dropped", "error": "over"}[self.overlong]
+        notes = {"rows": len(rows), "empty": len(rows) - texts, word: count, "sequences": len(encoded)}
+        if count and self.overlong == "drop":
+            encoded = encoded.filter(lambda over: [not value for value in over], input_columns="over", batched=True)
+        return Encoded(encoded.remove_columns(["over", "text"]), notes)
+
+    def collate(self, sequences: Sequence[Sequence[dict[str, Any]]], pad: int) -> dict[str, Tensor]:
+        """``input_ids``, ``labels`` and, unless packed, ``attention_mask``, all (sequences, longest).
+
+        Packed sequences come with ``position_ids`` that start again at each row, and an ``attention_mask``
+        (sequences, 1, longest, longest) that is True where a token sees another one of its own row.
+        """
+        tokens = [list(chain.from_iterable(row["input_ids"] for row in rows)) for rows in sequences]
+        labels = [list(chain.from_iterable([IGNORE, *row["input_ids"][1:]] for row in rows)) for rows in sequences]
+        batch = {"input_ids": padded(tokens, pad), "labels": padded(labels, IGNORE)}
+        if all(len(rows) == 1 for rows in sequences):
+            return batch | {"attention_mask": padded([[1] * len(row) for row in tokens], 0)}
+        positions = [list(chain.from_iterable(range(len(row["input_ids"])) for row in rows)) for rows in sequences]
+        owners = [
+            list(chain.from_iterable([number] * len(row["input_ids"]) for number, row in enumerate(rows)))
+            for rows in sequences
+        ]
+        owner = padded(owners, -1)
+        same = owner[:, None, :, None] == owner[:, None, None, :]
+        return batch | {"position_ids": padded(positions, 0), "attention_mask": same.tril()}
+
+    def _token_losses(self, network: nn.Module, batch: dict[str, Tensor], label_smoothing: float) -> Tensor:
+        """Loss of each token (sequences, longest - 1), zero where nothing is to be predicted."""
+        from torch.nn.functional import cross_entropy
+
+        inputs = {name: value for name, value in batch.items() if name != "labels"}
+        logits = network(**inputs).logits[:, :-1].float()
+        target = batch["labels"][:, 1:]
+        losses = cross_entropy(
+            logits.flatten(0, 1),
+            target.flatten(),
+            ignore_index=IGNORE,
+            reduction="none",
+            label_smoothing=label_smoothing,
+        )
+        return losses.view(target.shape)
+
+    def loss(self, network: nn.Module, batch: dict[str, Tensor], label_smoothing: float) -> Tensor:
+        """Cross-entropy, summed over the predicted tokens."""
+        return self._token_losses(network, batch, label_smoothing).sum()
+
+    def outcomes(self, network: nn.Module, batch: dict[str, Tensor]) -> dict[str, np.ndarray]:
+        """The summed ``loss`` of each row: two numbers a sequence stay in memory, not its logits."""
+        return {"loss": self._token_losses(network, batch, 0.0).sum(-1).double().cpu().numpy()}
+
+    def metrics(self, outcomes: dict[str, np.ndarray], rows: Dataset, labels: Sequence[str]) -> dict[str, float]:
+        """``loss`` in nats a token, ``perplexity`` a token, and ``bits_per_byte`` of UTF-8 text."""
+        nats = float(outcomes["loss"].sum())
+        loss = nats / sum(rows["items"])
+        size = sum(rows["bytes"])
+        perplexity = math.exp(loss) if loss < 700 else math.inf
+        return {"loss": loss, "perplexity": perplexity, "bits_per_byte": nats / math.log(2) / max(size, 1)}

@@ -1,0 +1,179 @@
+"""Training: the recipe, and what it makes for a network: optimizer and schedule."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from xp.batching import Batching
+from xp.component import Settings, UserError, nearest
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+Schedule = Literal[
+    "linear",
+    "cosine",
+    "cosine_with_restarts",
+    "cosine_with_min_lr",
+    "cosine_warmup_with_min_lr",
+    "polynomial",
+    "constant",
+    "constant_with_warmup",
+    "inverse_sqrt",
+    "warmup_stable_decay",
+]
+
+
+class Training(Settings):
+    """The recipe: how long, how fast, how often to look."""
+
+    epochs: PositiveFloat | None
+    """Passes over the training rows; null where ``max_steps`` says how long."""
+
+    max_steps: PositiveInt | None
+    """Optimizer steps; null where ``epochs`` says how long."""
+
+    batch_size: PositiveInt
+    """Rows of one optimizer step, over all processes."""
+
+    micro_batch_size: PositiveInt | None
+    """Sequences that one device holds at once; null: all of its share. Changes memory, not the curve."""
+
+    evaluation_batch_size: PositiveInt
+    """Rows that one device evaluates at once."""
+
+    batching: Batching
+    """Which rows meet in a batch: ``length`` (similar lengths), ``shuffle`` (any), ``packed`` (any, laid end to end)."""
+
+    workers: NonNegativeInt
+    """Processes that prepare batches ahead; 0 prepares them in between."""
+
+    optimizer: Literal["adamw", "adafactor", "sgd"]
+    """Update rule; adamw runs fused where torch has that for the device."""
+
+    optimizer_options: dict[str, Any]
+    """More of the optimizer's own arguments, for example ``{betas: [0.9, 0.95]}`` or ``{momentum: 0.9}``."""
+
+    learning_rate: PositiveFloat
+    """Highest learning rate, reached at the end of the warm-up."""
+
+    schedule: Schedule
+    """Course of the learning rate, by transformers' name for it."""
+
+    schedule_options: dict[str, Any]
+    """More of the schedule's own arguments, for example ``{min_lr_rate: 0.1}``."""
+
+    warmup: NonNegativeFloat
+    """Steps over which the learning rate rises: a share of all steps below 1, else a number of steps."""
+
+    weight_decay: NonNegativeFloat
+    """Decay of the weights a unit of learning rate; biases and norms are spared."""
+
+    max_grad_norm: PositiveFloat | None
+    """Longer gradients are scaled down to this length; null clips none."""
+
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+    """Share of the target's probability that is spread over all classes, in training only."""
+
+    gradient_checkpointing: bool
+    """Compute activations again in the backward pass: less memory, about a third more time."""
+
+    compile: bool
+    """Compile the network with torch.compile: minutes at the start, then faster steps, most of all on a GPU."""
+
+    log_every: PositiveInt
+    """Optimizer steps between two points of the training curves."""
+
+    evaluate_every: PositiveInt | None
+    """Optimizer steps between two evaluations; null evaluates after each epoch. The last step always evaluates."""
+
+    metric: str | None
+    """Metric that the objective, keeping the best and early stopping go by; null: the task's own."""
+
+    keep_best: bool
+    """End with the weights of the best evaluation instead of the last."""
+
+    patience: PositiveInt | None
+    """Stop after this many evaluations without a better one; null never stops early."""
+
+    save_dtype: Literal["float32", "bfloat16", "float16"] | None
+    """Type of the weights in the saved folder; null saves them as they were trained."""
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Training:
+        if (self.epochs is None) == (self.max_steps is None):
+            raise ValueError("epochs and max_steps: exactly one of the two says how long; set the other to null")
+        return self
+
+    def total_steps(self, rows: int) -> int:
+        """Optimizer steps of the whole training on this many rows."""
+        if self.max_steps is not None:
+            return self.max_steps
+        assert self.epochs is not None
+        return max(1, round(self.epochs * -(-rows // self.batch_size)))
+
+    def make_optimizer(self, network: nn.Module, device: torch.device) -> torch.optim.Optimizer:
+        """The optimizer over the trainable weights, decay on matrices and embeddings only.
+
+        Raises:
+            UserError: an option that this optimizer does not have.
+        """
+        import torch
+        from transformers import Adafactor
+
+        trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        groups = [
+            {"params": [p for p in trained if p.ndim >= 2], "weight_decay": self.weight_decay},
+            {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+        ]
+        groups = [group for group in groups if group["params"]]
+        kinds: dict[str, tuple[type[torch.optim.Optimizer], dict[str, Any]]] = {
+            "adamw": (torch.optim.AdamW, {"fused": device.type in ("cuda", "cpu", "mps")}),
+            "sgd": (torch.optim.SGD, {"fused": device.type in ("cuda", "cpu", "mps")}),
+            "adafactor": (Adafactor, {"scale_parameter": False, "relative_step": False}),
+        }
+        kind, defaults = kinds[self.optimizer]
+        _check_options("optimizer", self.optimizer, kind, self.optimizer_options, {"params", "lr", "weight_decay"})
+        try:
+            return kind(groups, **{"lr": self.learning_rate} | defaults | self.optimizer_options)
+        except (ValueError, TypeError) as error:
+            raise UserError(f"training.optimizer_options: {self.optimizer} refuses them: {error}") from error
+
+    def make_schedule(
+        self, optimizer: torch.optim.Optimizer, total_steps: int
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """transformers' schedule of that name over all steps, warm-up included.
+
+        Raises:
+            UserError: a warm-up longer than the training, or an option that this schedule does not have.
+        """
+        from transformers import SchedulerType, get_scheduler
+        from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
+
+        warmup = round(self.warmup * total_steps) if self.warmup < 1 else int(self.warmup)
+        if warmup > total_steps:
+            raise UserError(f"training.warmup={self.warmup}: longer than the whole training of {total_steps} steps")
+        if self.schedule == "constant" and warmup:
+            raise UserError("training.warmup: schedule=constant has none; set it to 0 or use constant_with_warmup")
+        options = self.schedule_options
+        if self.schedule == "warmup_stable_decay" and "num_decay_steps" not in options:
+            raise UserError("training.schedule=warmup_stable_decay: give training.schedule_options.num_decay_steps")
+        function = TYPE_TO_SCHEDULER_FUNCTION[SchedulerType(self.schedule)]
+        given = {"optimizer", "num_warmup_steps", "num_training_steps"}
+        _check_options("schedule", self.schedule, function, options, given)
+        try:
+            return get_scheduler(self.schedule, optimizer, warmup, total_steps, scheduler_specific_kwargs=options)
+        except (ValueError, TypeError) as error:
+            raise UserError(f"training.schedule_options: {self.schedule} refuses them: {error}") from error
+
+
+def _check_options(group: str, name: str, function: Any, options: dict[str, Any], taken: set[str]) -> None:
+    from inspect import signature
+
+    known = set(signature(function).parameters) - taken
+    for option in options:
+        if option not in known:
+            raise UserError(f"training.{group}_options.{option}: {name} has no such option.{nearest(option, known)}")

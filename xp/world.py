@@ -1,0 +1,72 @@
+"""The processes of one run, as each of them sees it: one alone, or the ranks of a torch.distributed group."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def rank() -> int:
+    """Number of this process among those of the run, 0 for the one that tracks and saves."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def size() -> int:
+    """How many processes train this run together."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def join(device: str) -> None:
+    """Enter the process group that torchrun or accelerate launch has prepared; nothing to do when alone."""
+    if size() == 1:
+        return
+    import torch.distributed
+
+    if not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("nccl" if device == "cuda" else "gloo")
+
+
+def leave() -> None:
+    """Leave the process group, if there is one."""
+    if size() == 1:
+        return
+    import torch.distributed
+
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def total(value: Tensor) -> Tensor:
+    """Sum of ``value`` over all processes, the same on each. A sync point between them."""
+    if size() == 1:
+        return value
+    import torch.distributed
+
+    value = value.clone()
+    torch.distributed.all_reduce(value)
+    return value
+
+
+def gather(value: Any) -> list[Any]:
+    """The ``value`` of every process in the order of their ranks, the same list on each."""
+    if size() == 1:
+        return [value]
+    import torch.distributed
+
+    values: list[Any] = [None] * size()
+    torch.distributed.all_gather_object(values, value)
+    return values
+
+
+def agree(value: Any) -> Any:
+    """Rank 0's ``value``, on every process."""
+    if size() == 1:
+        return value
+    import torch.distributed
+
+    box = [value]
+    torch.distributed.broadcast_object_list(box, src=0)
+    return box[0]
