@@ -5,15 +5,40 @@ from __future__ import annotations
 import gc
 import sys
 
-FLAGS = ("--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc", "--version")
+FLAGS = ("--hydra-help", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc", "--version")
 """What Hydra answers by itself."""
+
+HELP = """xp trains and evaluates transformer models; a config says what, MLflow remembers it.
+
+    python -m xp [flags] [group=choice ...] [key=value ...]
+
+Groups and their choices (conf/<group>/<choice>.yaml):
+{groups}
+Keys: `python -m xp --cfg job` shows them all with their values, for whatever is chosen beside it.
+
+Examples:
+    python -m xp                                             train the embedded default
+    python -m xp backend=accelerate peft=lora                the same through accelerate, adapters only
+    python -m xp data=stdlib_code                            language modelling
+    python -m xp data=files data.train=train.tsv data.eval=dev.tsv data.columns.text=sentence
+    python -m xp command=evaluate model.path=runs/<run>/model
+    python -m xp -m backend=hf,torch,accelerate seed=1,2     a sweep
+    python -m xp -m hydra.launcher.slots=2 seed=1,2,3,4      two jobs at a time
+
+Flags:
+    --cfg job                         show the composed config and stop
+    -m                                sweep over comma-separated values
+    --config-dir <folder>             more configs (conf/ of the current folder is looked at anyway)
+    --shell-completion install=bash   complete groups, choices and keys: eval "$(xp --shell-completion install=bash)"
+    --hydra-help                      Hydra's own flags
+"""
 
 
 def main() -> int:
     """The exit code: 0, or 2 after one line about what the user can mend, or the number of a signal plus 128."""
     gc.freeze()
     gc.disable()  # Nothing that composing makes is garbage, and looking for some costs a tenth of the time.
-    from xp.component import UserError
+    from xp.error import UserError
 
     try:
         return _main(sys.argv[1:])
@@ -29,6 +54,9 @@ def main() -> int:
 
 
 def _main(arguments: list[str]) -> int:
+    if "--help" in arguments or "-h" in arguments:
+        print(HELP.format(groups=_groups(arguments)))
+        return 0
     from hydra._internal.utils import get_args_parser
 
     from xp import compose
@@ -58,8 +86,22 @@ def _main(arguments: list[str]) -> int:
     return 0
 
 
+def _groups(arguments: list[str]) -> str:
+    """A line for each group with its choices, from xp's configs and the user's own."""
+    from pathlib import Path
+
+    here = Path(__file__).parent
+    flag = arguments.index("--config-dir") if "--config-dir" in arguments else None
+    own = [] if flag is None else arguments[flag + 1 : flag + 2]
+    choices: dict[str, set[str]] = {}
+    for folder in (here / "conf", here.parent / "conf", Path("conf"), *map(Path, own)):
+        for file in folder.glob("*/*.yaml"):
+            choices.setdefault(file.parent.name, set()).add(file.stem)
+    return "".join(f"    {group:<11} {', '.join(sorted(names))}\n" for group, names in sorted(choices.items()))
+
+
 def _check_flags(flags: object) -> None:
-    from xp.component import UserError
+    from xp.error import UserError
 
     for flag, instead in (("config_path", "--config-dir"), ("config_name", "experiment=<name>"),
                           ("experimental_rerun", "a run's own command")):  # fmt: skip

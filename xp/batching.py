@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-import numpy as np
-
 Batching = Literal["length", "shuffle", "packed"]
 
 GROUP = 50
@@ -25,6 +23,8 @@ def steps(lengths: Sequence[int], batch_size: int, seed: int, epoch: int, batchi
         batch_size: rows of an optimizer step, over all processes.
         batching: ``length`` puts rows of similar length together; ``shuffle`` and ``packed`` take them at random.
     """
+    import numpy as np
+
     length = np.asarray(lengths)
     generator = np.random.default_rng([seed, epoch])
     order = generator.permutation(len(length))

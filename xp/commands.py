@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xp import world
-from xp.component import UserError
+from xp.error import UserError
 from xp.hardware import autocast, choose_device, choose_precision, environment
 from xp.model import Wish
 from xp.report import Report

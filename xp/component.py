@@ -1,31 +1,13 @@
-"""Component: a typed piece of a run that a config chooses by name, and the error for whoever wrote the config."""
+"""Component: a typed piece of a run that a config chooses by name."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
-
-class UserError(ValueError):
-    """Something the user can mend. Ends in one line on stderr and exit code 2, never in a traceback.
-
-    The text names the key or file, the rule, the nearest valid word and the next step.
-    """
-
-
-def nearest(word: str, words: Iterable[str]) -> str:
-    """``" Did you mean 'lora'?"``, or the valid words where none is near, to end an error message with."""
-    from difflib import get_close_matches
-
-    words = sorted(set(words))
-    # The last part of a dotted key decides: training.lrr is nearer to training.lr than to training.
-    close = get_close_matches(word, words, n=1, cutoff=0.6)
-    if close:
-        return f" Did you mean {close[0]!r}?"
-    return f" There is: {', '.join(words)}." if words else ""
+from xp.error import nearest
 
 
 class Settings(BaseModel):
@@ -72,10 +54,10 @@ class Component(Settings):
             return value
         kind = cls.__name__.lower()
         if not isinstance(value, dict):
-            raise ValueError(f"choose one by its name, for example {kind}={next(iter(cls.registry))}")
+            raise ValueError(f"name: choose one, for example {kind}={next(iter(cls.registry))}")
         name = value.get("name")
         if name not in cls.registry:
-            raise ValueError(f"no {kind} is named {name!r}.{nearest(str(name), cls.registry)}")
+            raise ValueError(f"name={name}: there is no such {kind}.{nearest(str(name), cls.registry)}")
         chosen = cls.registry[name].model_validate(value)
         assert isinstance(chosen, cls)
         return chosen

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
@@ -17,13 +18,16 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
-from yaml import YAMLError
 
-from xp.component import UserError, nearest
+
+from xp.error import UserError, nearest
 
 HYDRA_KEYS = ("hydra.sweep.dir", "hydra.launcher.slots", "hydra.sweeper.params", "hydra.sweeper.max_batch_size",
               "hydra.verbose", "hydra/sweeper", "hydra/launcher")  # fmt: skip
 """What of Hydra's own config may be set. The rest of it can run code or write anywhere."""
+
+OPEN = ("data.columns.", "model.config.", "training.optimizer_options.", "training.schedule_options.")
+"""Mappings that take keys of the user's own, without Hydra's plus sign before them."""
 
 
 def conf_folder() -> Path:
@@ -91,9 +95,12 @@ def _checked(overrides: list[str], config_dir: str | None) -> list[str]:
     """The overrides as Hydra takes them, with the folder of ``--config-dir``."""
     for override in overrides:
         key = override.lstrip("+~").partition("=")[0]
+        if key.startswith("choices"):
+            raise UserError("choices: xp fills this in; choose with <group>=<choice>")
         if key.startswith("hydra") and not key.startswith(HYDRA_KEYS):
             raise UserError(f"{key}: this part of Hydra's config is closed.{nearest(key, HYDRA_KEYS)}")
-    return [*([f"hydra.searchpath=[file://{Path(config_dir).absolute()}]"] if config_dir else []), *overrides]
+    search = [f"hydra.searchpath=[file://{Path(config_dir).absolute()}]"] if config_dir else []
+    return search + [f"++{override}" if override.startswith(OPEN) else override for override in overrides]
 
 
 @contextmanager
@@ -107,7 +114,7 @@ def explained(overrides: list[str]) -> Iterator[None]:
         raise UserError(f"{error.full_key} has no value; give {error.full_key}=<value>") from error
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_explained(error, overrides)) from error
-    except YAMLError as error:
+    except yaml.YAMLError as error:
         raise UserError(f"a yaml does not parse: {' '.join(str(error).split())}") from error
 
 
@@ -152,32 +159,36 @@ def _explained(error: Exception, overrides: list[str]) -> str:
     said = " ".join(str(cause or error).split())
     group = re.search(r"Could not override '([^'@]+)'. No match in the defaults list", str(error))
     if group:
-        hydra = GlobalHydra.instance().hydra
-        assert hydra is not None
-        known = [name for name in hydra.list_all_config_groups() if not name.startswith("hydra")]
-        return f"{group[1]}: there is no such key or group.{nearest(group[1], [*known, *_known_keys(overrides)])}"
+        return _no_such_key(group[1], overrides)
     key = getattr(cause, "full_key", None)
     if cause is not None and key and "not in struct" in said:
-        return f"{key}: there is no such key.{nearest(key, _known_keys(overrides))}"
+        return _no_such_key(key, overrides)
     return said
 
 
+def _no_such_key(key: str, overrides: list[str]) -> str:
+    parent, _, last = key.rpartition(".")
+    known = _known_keys(overrides)
+    beside = [each.rpartition(".")[2] for each in known if each.rpartition(".")[0] == parent]
+    return f"{key}: there is no such key.{nearest(last, beside) if parent in known else nearest(key, known)}"
+
+
 def _known_keys(overrides: list[str]) -> list[str]:
-    """All keys of the composed config with the groups as chosen, as far as they compose."""
-    groups = [each for each in overrides if re.fullmatch(r"[a-z_]+=[\w/]+", each)]
-    for chosen in (groups, []):
-        try:
-            return _paths(compose("config", chosen))
-        except (HydraException, OmegaConfBaseException):
-            continue
-    return []
+    """The keys of the groups as chosen; read from their yamls, which is quicker than to compose once more."""
+    root = yaml.safe_load((conf_folder() / "config.yaml").read_text())
+    chosen = {group: choice for each in root["defaults"] if isinstance(each, dict) for group, choice in each.items()}
+    chosen |= dict(each.split("=") for each in overrides if re.fullmatch(r"[a-z_]+=\w+", each))
+    keys = [key for key in root if key not in ("defaults", "hydra")]
+    for group, choice in chosen.items():
+        file = conf_folder() / group / f"{choice}.yaml"
+        if file.is_file() and group != "experiment":
+            keys += [group, *_paths(yaml.safe_load(file.read_text()), f"{group}.")]
+    return keys
 
 
-def _paths(config: DictConfig, prefix: str = "") -> list[str]:
+def _paths(settings: dict[str, Any], prefix: str) -> list[str]:
     found = []
-    for key in config:
-        found.append(f"{prefix}{key}")
-        node = config._get_node(key)
-        if isinstance(node, DictConfig) and not node._is_missing() and not node._is_none():
-            found += _paths(node, f"{prefix}{key}.")
+    for key, value in settings.items():
+        if key != "defaults":
+            found += [f"{prefix}{key}", *(_paths(value, f"{prefix}{key}.") if isinstance(value, dict) else [])]
     return found

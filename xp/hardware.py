@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Literal
 
-from xp.component import UserError
+from xp.error import UserError
 
 if TYPE_CHECKING:
     import torch

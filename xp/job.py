@@ -12,7 +12,7 @@ from itertools import count, islice
 from typing import TYPE_CHECKING, Any, Literal
 
 from xp import batching, world
-from xp.component import UserError
+from xp.error import UserError
 from xp.training import Training
 
 if TYPE_CHECKING:

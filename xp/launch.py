@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from xp import world
-from xp.component import UserError
+from xp.error import UserError
 from xp.run import Run
 
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import PositiveInt
 
-from xp.component import Component, UserError, nearest
+from xp.component import Component
+from xp.error import UserError, nearest
 
 if TYPE_CHECKING:
     import torch

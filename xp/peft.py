@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, PositiveInt
 
-from xp.component import Component, UserError, nearest
+from xp.component import Component
+from xp.error import UserError, nearest
 
 if TYPE_CHECKING:
     from torch import nn

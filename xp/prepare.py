@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from xp import world
 from xp.checkpoint import save_weights
-from xp.component import UserError
+from xp.error import UserError
 from xp.evaluation import evaluate
 from xp.job import Job
 from xp.model import Loaded, positions

@@ -95,11 +95,12 @@ class Report:
         table = Table(title=f"{run.command} {run.choices['model']} on {run.choices['data']}", title_justify="left")
         table.add_column("metric")
         table.add_column("value", justify="right")
-        if result["baseline"]:
+        baseline = result["baseline"]
+        if baseline:
             table.add_column("majority class", justify="right")
         for name, value in result["metrics"].items():
-            baseline = result["baseline"].get(name)
-            table.add_row(name, f"{value:.4f}", "" if baseline is None else f"{baseline:.4f}")
+            beside = f"{baseline[name]:.4f}" if name in baseline else ""
+            table.add_row(name, f"{value:.4f}", *([beside] if baseline else []))
         self.console.print(table)
         lines = {}
         if "trainable" in result:

@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from xp.backend import Backend
-from xp.component import Settings, UserError, nearest
+from xp.component import Settings
+from xp.error import UserError, nearest
 from xp.data import Data
 from xp.hardware import Device, Precision
 from xp.model import Model
@@ -108,11 +109,9 @@ def explain(error: ValidationError, values: Any, prefix: str = "") -> str:
         return f"{key}: there is no such key.{nearest(path[-1], siblings)}"
     if first["type"] == "missing":
         return f"{key}: has no value; give {key}=<value>"
-    if first["type"] == "value_error":
-        message = str(inner)
-        own = message.partition(":")[0].partition("=")[0]
-        return f"{key}: {message}" if not prefix and path and "." not in own else f"{prefix}{message}"
-    rule = first["msg"].replace("Input should be", "it must be").replace("a valid ", "a ")
+    if first["type"] == "value_error":  # Raised by one of our own validators; its text begins with the key.
+        return f"{key}.{inner}" if key else str(inner)
+    rule = first["msg"].replace("Input should be", "it must be").replace("a valid ", "a ").replace("a int", "an int")
     hint = ""
     if first["type"] == "literal_error" and isinstance(first["input"], str):
         import re

@@ -23,7 +23,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 
 from xp import compose
-from xp.component import UserError
+from xp.error import UserError
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess

@@ -14,7 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from xp.component import Settings, UserError
+from xp.component import Settings
+from xp.error import UserError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

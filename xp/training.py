@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from xp.batching import Batching
-from xp.component import Settings, UserError, nearest
+from xp.component import Settings
+from xp.error import UserError, nearest
 
 if TYPE_CHECKING:
     import torch

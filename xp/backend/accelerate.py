@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from xp.backend.base import Backend
-from xp.component import UserError
+from xp.error import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor

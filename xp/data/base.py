@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import PositiveInt
 
-from xp.component import Component, UserError, nearest
+from xp.component import Component
+from xp.error import UserError, nearest
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xp.component import UserError, nearest
+from xp.error import UserError, nearest
 from xp.data.base import Data
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from xp.component import UserError, nearest
+from xp.error import UserError, nearest
 from xp.data.base import Data
 
 if TYPE_CHECKING:

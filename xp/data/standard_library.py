@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import PositiveInt
 
-from xp.component import UserError
+from xp.error import UserError
 from xp.data.base import Data
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from xp.component import UserError
+from xp.error import UserError
 from xp.task.base import IGNORE, Encoded, Task, padded
 
 if TYPE_CHECKING:

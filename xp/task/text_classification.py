@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import PositiveInt
 
-from xp.component import UserError, nearest
+from xp.error import UserError, nearest
 from xp.task.base import Encoded, Task, padded
 
 if TYPE_CHECKING:

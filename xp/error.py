@@ -1,0 +1,31 @@
+"""The error for whoever wrote the config, and its "did you mean"."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """Something the user can mend. Ends in one line on stderr and exit code 2, never in a traceback.
+
+    The text names the key or file, the rule, the nearest valid word and the next step.
+    """
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
+    """``" Did you mean 'lora'?"``, or the valid words where none is near, to end an error message with.
+
+    Near is what differs in few letters (``lroa``), what the word's letters are the initials of (``lr`` for
+    ``learning_rate``), and what contains it or is contained in it (``num_train_epochs`` for ``epochs``).
+    """
+    from difflib import get_close_matches
+
+    words = sorted(set(words))
+    close = get_close_matches(word, words, n=1, cutoff=0.7)
+    close += [each for each in words if word == "".join(part[:1] for part in each.split("_"))]
+    close += [each for each in sorted(words, key=len, reverse=True) if len(each) > 3 and each in word]
+    close += [each for each in words if len(word) > 3 and word in each]
+    close += get_close_matches(word, words, n=1, cutoff=0.5)
+    if close:
+        return f" Did you mean {close[0]!r}?"
+    return f" There is: {', '.join(words)}." if words else ""
