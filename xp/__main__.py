@@ -65,9 +65,6 @@ def _main(arguments: list[str]) -> int:
     parser.prog = "python -m xp"
     flags = parser.parse_args(arguments)
     _check_flags(flags)
-    from xp.sweep import register
-
-    register()
     if any(argument.split("=")[0] in FLAGS for argument in arguments):
         return _hydra_answers()
     compose.initialize(flags.config_dir)
@@ -111,11 +108,10 @@ def _check_flags(flags: object) -> None:
 
 def _hydra_answers() -> int:
     import hydra
-    from hydra.core.plugins import Plugins
 
-    from xp.compose import OwnConfigs, conf_folder
+    from xp.compose import conf_folder, register
 
-    Plugins.instance().register(OwnConfigs)
+    register()
     hydra.main(version_base="1.3", config_path=str(conf_folder().absolute()), config_name="config")(lambda config: None)()
     return 0
 

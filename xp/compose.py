@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
@@ -46,13 +47,20 @@ class OwnConfigs(SearchPathPlugin):
             search_path.append("current folder", f"file://{own}")
 
 
+def register() -> None:
+    """Make what xp adds to Hydra known: configs of the current folder, and ``hydra/launcher=pool``."""
+    Plugins.instance().register(OwnConfigs)
+    node = {"_target_": "hydra_plugins.xp.Pool", "slots": 1}  # xp.sweep.Pool, imported when there is a sweep
+    ConfigStore.instance().store(group="hydra/launcher", name="pool", node=node, provider="xp")
+
+
 def initialize(config_dir: str | None) -> None:
     """Let Hydra know where configs are.
 
     Args:
         config_dir: one more folder of configs, from ``--config-dir``.
     """
-    Plugins.instance().register(OwnConfigs)
+    register()
     GlobalHydra.instance().clear()
     if config_dir is not None and not Path(config_dir).is_dir():
         raise UserError(f"--config-dir={config_dir}: no such folder")

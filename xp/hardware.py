@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import platform
 from contextlib import AbstractContextManager, nullcontext
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Literal
 
 from xp.error import UserError
@@ -63,6 +61,9 @@ def autocast(precision: Literal["fp32", "bf16"], device: torch.device) -> Abstra
 
 def environment(device: torch.device) -> dict[str, str]:
     """Package versions and hardware, for comparing runs."""
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
     import torch
 
     found = {"python": platform.python_version(), "platform": platform.platform()}
@@ -88,4 +89,6 @@ def _cpu_flags() -> set[str]:
 
 
 def _cpu_name() -> str:
+    import platform
+
     return _cpu_info("model name") or platform.processor() or platform.machine()

@@ -16,7 +16,6 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
@@ -37,13 +36,6 @@ if TYPE_CHECKING:
 PRELOAD = ["torch", "transformers", "datasets", "mlflow", "sklearn.metrics", "xp.commands", "xp.prepare", "xp.report"]
 PRELOAD_FOR = {"hf": ["transformers.trainer"], "accelerate": ["accelerate"], "lora": ["peft"]}
 """Imported once, before the first job is forked; the second only where a job's backend or adapter needs it."""
-
-
-def register() -> None:
-    """Make ``hydra/launcher=pool`` known."""
-    Plugins.instance().register(Pool)
-    node = {"_target_": "hydra_plugins.xp.Pool", "slots": 1}
-    ConfigStore.instance().store(group="hydra/launcher", name="pool", node=node, provider="xp")
 
 
 class Job:
@@ -107,6 +99,7 @@ def sweep(overrides: list[str], config_dir: str | None) -> int:
         UserError: a wrong config, found before the first job starts.
     """
     Pool.config_dir = config_dir
+    Plugins.instance().register(Pool)
     hydra = GlobalHydra.instance().hydra
     assert hydra is not None
     with compose.explained(overrides):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import queue
-import subprocess
 import sys
 import threading
 import time
@@ -269,6 +268,7 @@ def flattened(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str,
 
 def _source_tags() -> dict[str, str]:
     """MLflow's own tags for who ran what, and from which version of the source."""
+    import subprocess
     from getpass import getuser
 
     tags = {"mlflow.source.type": "LOCAL", "mlflow.source.name": "python -m xp"}
