@@ -112,7 +112,9 @@ def _hydra_answers() -> int:
     from xp.compose import conf_folder, register
 
     register()
-    hydra.main(version_base="1.3", config_path=str(conf_folder().absolute()), config_name="config")(lambda config: None)()
+    hydra.main(version_base="1.3", config_path=str(conf_folder().absolute()), config_name="config")(
+        lambda config: None
+    )()
     return 0
 
 

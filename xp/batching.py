@@ -6,7 +6,7 @@ sequences and these cut into micro-batches for the devices changes neither its r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 Batching = Literal["length", "shuffle", "packed"]
@@ -40,12 +40,12 @@ def steps(lengths: Sequence[int], batch_size: int, seed: int, epoch: int, batchi
     return [list(map(int, batch)) for batch in batches] + ([list(map(int, rest))] if len(rest) else [])
 
 
-def sequences(step: Sequence[int], lengths: Sequence[int], capacity: int | None = None) -> list[list[int]]:
+def sequences(step: Sequence[int], lengths: Mapping[int, int], capacity: int | None = None) -> list[list[int]]:
     """The sequences a device sees of a step, the longest first: one for each row, or rows packed end to end.
 
     Args:
         step: rows of the step.
-        lengths: tokens of each row.
+        lengths: tokens by row.
         capacity: the most tokens of a packed sequence (first fit, longest row first); None leaves rows alone.
     """
     ordered = sorted(step, key=lambda row: (-lengths[row], row))

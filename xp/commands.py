@@ -15,8 +15,8 @@ from xp.error import UserError
 from xp.hardware import autocast, choose_device, choose_precision, environment
 from xp.model import Wish
 from xp.report import Report
-from xp.run import Run
-from xp.tracking import Tracker, flattened
+from xp.run import Run, flattened
+from xp.tracking import Tracker
 
 if TYPE_CHECKING:
     import torch
@@ -69,6 +69,10 @@ def train(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str,
     trained, weights = count(loaded.network)
     report.model(run, loaded, trained, weights)
 
+    def log(metrics: dict[str, float], step: int) -> None:
+        tracker.log(metrics, step)
+        report.point(metrics, step)
+
     tracker.opened()
     report.start(run.training.total_steps(len(encoded.rows)))
     job = prepare(
@@ -81,18 +85,18 @@ def train(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str,
         device=device,
         autocast=partial(autocast, precision, device),
         folder=folder,
-        log=lambda metrics, step: (tracker.log(metrics, step), report.point(metrics, step))[0],
+        log=log,
     )
     began = time.perf_counter()
     with report:
         run.backend.fit(job)
     seconds = time.perf_counter() - began
     world.gather(None)  # The best weights are on disk once rank 0 is here.
-    metrics, objective = job.metrics, job.metrics[job.metric]
+    metrics = job.metrics
     if run.training.keep_best:
         if job.metrics[job.metric] != job.best:
             load_weights(loaded.network, folder / BEST)
-            metrics, objective = job.evaluate(), job.best
+            metrics = job.evaluate()
             report.say(f"kept the weights of step {job.best_step}")
         tracker.log({f"best/{name}": value for name, value in metrics.items()}, job.best_step)
         world.gather(None)
@@ -100,7 +104,7 @@ def train(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str,
             (folder / BEST).unlink()
     digest = _save(run, loaded, folder / "model") if world.rank() == 0 else ""
     return {
-        "objective": objective,
+        "objective": metrics[job.metric],
         "metric": f"eval/{job.metric}",
         "goal": job.goal,
         "metrics": {f"eval/{name}": value for name, value in metrics.items()},
@@ -188,7 +192,7 @@ def _describe_data(run: Run, splits: Splits, tracker: Tracker, report: Report) -
 
 
 def _save(run: Run, loaded: Loaded, folder: Path) -> str:
-    """Write a plain Hugging Face folder, or a PEFT folder with the base's config and the tokenizer; gives its digest."""
+    """Write a plain Hugging Face folder, or a PEFT folder with the base's config; gives its digest."""
     import torch
 
     part = folder.with_name(folder.name + ".part")

@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 from hydra import compose, initialize_config_dir
-from hydra.core.config_store import ConfigStore
 from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
@@ -19,7 +19,6 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
-
 
 from xp.error import UserError, nearest
 
@@ -82,7 +81,7 @@ def values(overrides: list[str], config_dir: str | None = None) -> dict[str, Any
         _check_hydra(config.hydra)
         chosen = config.hydra.runtime.choices.items()
         choices = {group: choice for group, choice in chosen if not group.startswith("hydra/") and choice}
-        own = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+        own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
         plain = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()} | {"choices": choices}
@@ -93,7 +92,7 @@ def check_sweep(overrides: list[str], config_dir: str | None) -> str:
     hydra = GlobalHydra.instance().hydra
     assert hydra is not None
     config = hydra.compose_config(
-        "config", _checked(overrides, config_dir), RunMode.MULTIRUN, with_log_configuration=False, run_callbacks=False
+        "config", _checked(overrides, config_dir), RunMode.MULTIRUN, with_log_configuration=False
     )
     _check_hydra(config.hydra)
     return str(config.runs)
@@ -129,7 +128,9 @@ def explained(overrides: list[str]) -> Iterator[None]:
 def _check_hydra(hydra: DictConfig) -> None:
     """Refuse what a config file could make Hydra execute."""
     if hydra.callbacks:
-        raise UserError(f"hydra.callbacks.{next(iter(hydra.callbacks))}: callbacks run code, so configs cannot have them")
+        raise UserError(
+            f"hydra.callbacks.{next(iter(hydra.callbacks))}: callbacks run code, so configs cannot have them"
+        )
     for group in ("job_logging", "hydra_logging"):
         plain = OmegaConf.to_container(hydra[group], resolve=False)
         for key, value in _leaves(plain, f"hydra.{group}"):

@@ -1,9 +1,10 @@
-"""The machine: which device to use, in which precision, and how to describe it."""
+"""Where a run happens: which device to use, in which precision, and how to describe machine and source."""
 
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from xp.error import UserError
@@ -74,6 +75,22 @@ def environment(device: torch.device) -> dict[str, str]:
             found[package] = "not installed as a package"
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
     return found | {"device": str(device), "processor": name, "threads": str(torch.get_num_threads())}
+
+
+def source() -> dict[str, str]:
+    """MLflow's own tags for who ran what, and from which version of the source."""
+    import subprocess
+    from getpass import getuser
+
+    tags = {"mlflow.source.type": "LOCAL", "mlflow.source.name": "python -m xp"}
+    with suppress(OSError, KeyError):
+        tags["mlflow.user"] = getuser()
+    with suppress(OSError, subprocess.SubprocessError):
+        here = {"cwd": Path(__file__).parent, "capture_output": True, "text": True, "timeout": 5}
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], check=True, **here).stdout.strip()  # type: ignore[call-overload]
+        dirty = subprocess.run(["git", "status", "--porcelain", "-uno"], check=True, **here).stdout.strip()  # type: ignore[call-overload]
+        tags |= {"mlflow.source.git.commit": commit, "xp.source_changed": str(bool(dirty)).lower()}
+    return tags
 
 
 def _cpu_info(key: str) -> str:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count, islice
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -118,11 +119,11 @@ class Job:
         from torch.utils.data import DataLoader
 
         plan = list(islice(self._plan(), self.total_steps))
-        loader = DataLoader(
+        loader: DataLoader[Step] = DataLoader(
             range(len(plan)),  # type: ignore[arg-type]
             batch_size=None,
             num_workers=self.recipe.workers,
-            collate_fn=lambda number: self._prepare(number + 1, *plan[number]),
+            collate_fn=partial(self._prepare, plan),
         )
         self.network.train()
         self._window = Window()
@@ -136,7 +137,8 @@ class Job:
             for number, step in enumerate(steps, 1):
                 yield step, number == len(steps)
 
-    def _prepare(self, number: int, rows: list[int], ends_epoch: bool) -> Step:
+    def _prepare(self, plan: list[tuple[list[int], bool]], number: int) -> Step:
+        rows, ends_epoch = plan[number]
         table = self.rows[rows]
         examples = {row: {name: table[name][at] for name in table} for at, row in enumerate(rows)}
         lengths = {row: examples[row]["length"] for row in rows}
@@ -145,7 +147,7 @@ class Job:
         # A process without sequences of its own joins in with the shortest one, at no weight.
         batches = [self.collate([[examples[row] for row in each] for each in part or whole[-1:]]) for part in mine]
         return Step(
-            number=number,
+            number=number + 1,
             ends_epoch=ends_epoch,
             items=sum(table["items"]),
             batches=batches,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import re
 import secrets
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,23 +27,42 @@ def new_folder(run: Run) -> Path:
     return folder
 
 
-def check_processes(run: Run) -> None:
-    """Refuse a launcher's processes where the backend cannot use them.
+def processes(run: Run) -> int:
+    """How many processes are to train this run.
 
     Raises:
         UserError: ``backend=torch`` under several processes, or another number than ``backend.processes`` says.
     """
-    size = world.size()
-    if size > 1 and run.backend.name == "torch":
-        raise UserError(f"backend=torch: it trains in one process, and {size} were launched; use backend=accelerate or hf")
-    if size > 1 and run.backend.processes not in (1, size):
-        raise UserError(f"backend.processes={run.backend.processes}: {size} were launched; leave it out or make it {size}")
-    if size > 1 and run.command != "train":
-        raise UserError(f"command={run.command}: it runs in one process, and {size} were launched")
+    launched = world.size() if world.size() > 1 else _unstarted()
+    if launched > 1 and run.backend.name == "torch":
+        raise UserError(f"backend=torch: it trains in one process, and {launched} were launched; use accelerate or hf")
+    if launched > 1 and run.backend.processes not in (1, launched):
+        raise UserError(f"backend.processes={run.backend.processes}: {launched} were launched; leave it out")
+    if launched > 1 and run.command != "train":
+        raise UserError(f"command={run.command}: it runs in one process, and {launched} were launched")
+    return max(launched, run.backend.processes) if run.command == "train" else 1
+
+
+def _unstarted() -> int:
+    """How many processes ``accelerate launch`` was asked for where it has started just this one; else 1.
+
+    Without a GPU and without MPI, accelerate 1.15 starts a single process whatever ``--num_processes`` says, and
+    leaves no trace of the number but on its command line.
+    """
+    if "ACCELERATE_MIXED_PRECISION" not in os.environ or "MASTER_PORT" not in os.environ or "RANK" in os.environ:
+        return 1
+    import psutil
+
+    line = " ".join(psutil.Process(os.getppid()).cmdline())
+    asked = re.search(r"--num[_-]processes[ =](\d+)", line)
+    if asked is None:
+        raise UserError("accelerate launch has started one process of several; say how many with backend.processes=<n>")
+    print(f"accelerate launch has started one process of {asked[1]} on this machine; xp starts them", flush=True)
+    return int(asked[1])
 
 
 def start(run: Run, parent: str | None = None) -> dict[str, Any]:
-    """Do a run, in this process or in as many as its backend asks for.
+    """Do a run, in this process or in as many as were asked for.
 
     Args:
         run: what to do.
@@ -55,45 +74,68 @@ def start(run: Run, parent: str | None = None) -> dict[str, Any]:
     Raises:
         UserError: what the user can mend; the tracked run, if it had begun, says so too.
     """
-    check_processes(run)
+    wanted = processes(run)
     if world.size() > 1:  # Launched from outside: the ranks take rank 0's folder.
         from xp.hardware import choose_device
 
         world.join(choose_device(run.device).type)
-        folder = Path(world.agree(str(new_folder(run)) if world.rank() == 0 else None))
-        if world.rank() == 0:
-            run.write(folder / "run.yaml")
+        folder = Path(world.agree(str(_frozen(run)) if world.rank() == 0 else None))
         try:
             return work(run, folder, parent)
         finally:
             world.leave()
+    folder = _frozen(run)
+    return _start_workers(wanted, folder, parent) if wanted > 1 else work(run, folder, parent)
+
+
+def _frozen(run: Run) -> Path:
     folder = new_folder(run)
     run.write(folder / "run.yaml")
-    if run.backend.processes > 1 and run.command == "train":
-        return _start_workers(run, folder, parent)
-    return work(run, folder, parent)
+    return folder
 
 
-def _start_workers(run: Run, folder: Path, parent: str | None) -> dict[str, Any]:
+def _start_workers(number: int, folder: Path, parent: str | None) -> dict[str, Any]:
     """Train in several processes on this machine, each going on from the frozen run; no Hydra in them."""
-    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // run.backend.processes))
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(run.backend.processes)]
-    command += ["--master-addr", "127.0.0.1", "--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0"]
-    command += ["--log-dir", str(folder / "workers"), "--module", "xp.launch", str(folder), *([parent] if parent else [])]
-    ended = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": threads, "XP_WORKER": "1"}, check=False)
-    refused = folder / "error.txt"
-    if refused.exists():
-        raise UserError(refused.read_text().strip())
-    if ended.returncode:
-        raise RuntimeError(f"a process of run {folder.name} ended with code {ended.returncode}; see above")
+    from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, start_processes
+
+    logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // number)))
+    try:
+        start_processes(  # type: ignore[no-untyped-call]
+            _worker, args=(number, folder, parent), nprocs=number, start_method="spawn"
+        )
+    except (ProcessRaisedException, ProcessExitedException) as error:
+        refused = folder / "error.txt"
+        if refused.exists():
+            raise UserError(refused.read_text()) from error
+        raise RuntimeError(f"process {error.error_index} of {number} of run {folder.name} has died: {error}") from error
     result: dict[str, Any] = json.loads((folder / "result.json").read_text())
     return result
+
+
+def _worker(rank: int, number: int, folder: Path, parent: str | None) -> None:
+    """One rank of a run that `_start_workers` has started."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(number)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}  # Asked for by accelerate; they meet at a file.
+    from xp.hardware import choose_device
+
+    run = Run.read(folder / "run.yaml")
+    try:
+        world.join(choose_device(run.device).type, f"file://{(folder / 'rendezvous').absolute()}")
+        work(run, folder, parent)
+    except UserError as error:
+        (folder / "error.txt").write_text(str(error))
+        raise
+    finally:
+        world.leave()
+        (folder / "rendezvous").unlink(missing_ok=True)
 
 
 def work(run: Run, folder: Path, parent: str | None) -> dict[str, Any]:
     """Do a run in this process, tracked from its begin to its end, with the right status in every case."""
     # Seconds of imports happen here, once the run is known to be worth it.
     from xp import commands
+    from xp.hardware import source
     from xp.report import Report
     from xp.tracking import Tracker, Untracked
 
@@ -102,7 +144,7 @@ def work(run: Run, folder: Path, parent: str | None) -> dict[str, Any]:
     report = Report()
     report.say(f"run {folder.name}")
     # Only rank 0 tracks.
-    tracker = Tracker(run.tracking, folder, _tags(run, folder), parent) if world.rank() == 0 else Untracked()
+    tracker = Tracker(run.tracking, folder, _tags(run, folder) | source(), parent) if world.rank() == 0 else Untracked()
     status, error = "KILLED", ""
     try:
         command = {"train": commands.train, "evaluate": commands.evaluate}[run.command]
@@ -133,7 +175,7 @@ def _tags(run: Run, folder: Path) -> dict[str, str]:
         "xp.seed": str(run.seed),
         "xp.folder": str(folder),
         "xp.config": run.digest(),
-        "xp.processes": str(max(world.size(), run.backend.processes)),
+        "xp.processes": str(world.size()),
     }
 
 
@@ -149,24 +191,3 @@ def _quiet() -> None:
     datasets.disable_progress_bars()
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
-
-
-def main() -> int:
-    """A worker: one rank of a run that `_start_workers` has started."""
-    folder, parent = Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else None
-    run = Run.read(folder / "run.yaml")
-    from xp.hardware import choose_device
-
-    world.join(choose_device(run.device).type)
-    try:
-        work(run, folder, parent)
-    except UserError as error:
-        (folder / "error.txt").write_text(f"{error}\n")
-        return 2
-    finally:
-        world.leave()
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

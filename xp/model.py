@@ -13,13 +13,13 @@ from pydantic import PositiveInt
 
 from xp.component import Component
 from xp.error import UserError, nearest
+from xp.tokenizer import settle_pad, train_tokenizer
 
 if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 ASSETS = Path(__file__).parent / "assets"
-SPECIAL_TOKENS = {"pad_token": "<|pad|>", "bos_token": "<|begin|>", "eos_token": "<|end|>"}
 
 
 @dataclass
@@ -91,7 +91,9 @@ class Model(Component):
         known = set(config.to_dict()) | set(getattr(config, "attribute_map", {}))
         for key in self.config:
             if key not in known:
-                raise UserError(f"model.config.{key}: a {config.model_type} model has no such value.{nearest(key, known)}")
+                raise UserError(
+                    f"model.config.{key}: a {config.model_type} model has no such value.{nearest(key, known)}"
+                )
 
 
 class Pretrained(Model, name="pretrained"):
@@ -118,8 +120,8 @@ class Pretrained(Model, name="pretrained"):
         loaded = self._load(base, path if Path(path, "config.json").is_file() else base, wish)
         if wish.train and wish.labels and loaded.labels != self._known_labels(path):
             raise UserError(
-                f"model.path={self.path}: this adapter answers {', '.join(self._known_labels(path))}; the training rows "
-                f"have {', '.join(wish.labels)}. Train on rows with its labels, or start from its base {base}"
+                f"model.path={self.path}: this adapter answers {', '.join(self._known_labels(path))}; "
+                f"the training rows have {', '.join(wish.labels)}. Train on such rows, or start from {base}"
             )
         loaded.network = PeftModel.from_pretrained(loaded.network, path, is_trainable=wish.train)
         loaded.new = []
@@ -138,7 +140,7 @@ class Pretrained(Model, name="pretrained"):
         with _loading(self.path):
             config = transformers.AutoConfig.from_pretrained(described_by, **values, **source)
             tokenizer = transformers.AutoTokenizer.from_pretrained(described_by, **source)
-        _settle_pad(tokenizer, config)
+        settle_pad(tokenizer, config)
         auto = getattr(transformers, wish.auto_class)
         with _loading(self.path, wish.auto_class):
             network, report = auto.from_pretrained(
@@ -183,7 +185,7 @@ class Scratch(Model, name="scratch"):
     """Folder or hub id of a tokenizer; null trains a byte-level BPE on the training texts."""
 
     vocabulary: PositiveInt
-    """Tokens of the trained tokenizer; ignored by none: with ``tokenizer`` set it must be that tokenizer's size or more."""
+    """Tokens of the trained tokenizer; with a tokenizer given, the model has at least this many embeddings."""
 
     def load(self, wish: Wish) -> Loaded:
         """A new network, initialised by its architecture's own rule from torch's current random state."""
@@ -191,7 +193,9 @@ class Scratch(Model, name="scratch"):
         from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
         if self.type not in CONFIG_MAPPING_NAMES:
-            raise UserError(f"model.type={self.type}: transformers has no such model type.{nearest(self.type, CONFIG_MAPPING_NAMES)}")
+            raise UserError(
+                f"model.type={self.type}: transformers has no such type.{nearest(self.type, CONFIG_MAPPING_NAMES)}"
+            )
         if not wish.train:
             raise UserError("model=scratch has random weights: there is nothing to evaluate; give model.path=<folder>")
         self._check_config(transformers.AutoConfig.for_model(self.type))
@@ -204,35 +208,13 @@ class Scratch(Model, name="scratch"):
         values |= {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
         with _loading(f"scratch {self.type}"):
             config = transformers.AutoConfig.for_model(self.type, **values | wish.config(wish.labels) | self.config)
-        _settle_pad(tokenizer, config)
+        settle_pad(tokenizer, config)
         with _loading(f"scratch {self.type}", wish.auto_class):
             network = getattr(transformers, wish.auto_class).from_config(config)
         import torch
 
         dtype = self._dtype(wish)
         return Loaded(network.to(torch.float32 if dtype == "auto" else dtype), tokenizer, wish.labels)
-
-
-def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerBase:
-    """A byte-level BPE (Sennrich et al., 2016, arXiv:1508.07909; bytes as in GPT-2), so no text is out of vocabulary."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary,
-        special_tokens=list(SPECIAL_TOKENS.values()),
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    begin = SPECIAL_TOKENS["bos_token"]
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{begin} $A", special_tokens=[(begin, tokenizer.token_to_id(begin))]
-    )
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, **SPECIAL_TOKENS)
 
 
 def positions(config: PretrainedConfig) -> int | None:
@@ -244,15 +226,7 @@ def _label_names(config: PretrainedConfig) -> list[str]:
     return [name for _, name in sorted((config.id2label or {}).items())]
 
 
-def _settle_pad(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> None:
-    """Give a tokenizer without a padding token its end token for it; loss and attention are masked, so none is lost."""
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
-    if getattr(config, "pad_token_id", None) is None:
-        config.pad_token_id = tokenizer.pad_token_id
-
-
-class _loading:  # noqa: N801 - reads as a phrase: with _loading(path)
+class _loading:
     """Turns what transformers raises on a missing, broken or unfit model into a `UserError`."""
 
     def __init__(self, path: str, auto_class: str = "") -> None:
@@ -262,7 +236,9 @@ class _loading:  # noqa: N801 - reads as a phrase: with _loading(path)
         return None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if not isinstance(error, OSError | ValueError | KeyError | RuntimeError | TypeError) or isinstance(error, UserError):
+        if not isinstance(error, OSError | ValueError | KeyError | RuntimeError | TypeError) or isinstance(
+            error, UserError
+        ):
             return
         said = " ".join(str(error).split())
         if "trust_remote_code" in said:
@@ -270,5 +246,7 @@ class _loading:  # noqa: N801 - reads as a phrase: with _loading(path)
         elif "Unrecognized configuration class" in said:
             said = f"transformers has no {self.auto_class} for this architecture; choose another model or task"
         elif isinstance(error, OSError) and not Path(self.path).exists():
-            said = "neither a folder here nor a model that the hub or its local cache gives; check the name, or go online"
+            said = (
+                "neither a folder here nor a model that the hub or its local cache gives; check the name, or go online"
+            )
         raise UserError(f"model.path={self.path}: {said[:400]}") from error

@@ -78,7 +78,7 @@ class Lora(Peft, name="lora"):
         try:
             adapted = get_peft_model(network, config)
         except ValueError as error:
-            if "not found in the base model" not in str(error):
+            if "not found in the base model" not in str(error) and "No modules were targeted" not in str(error):
                 raise UserError(f"peft=lora: {' '.join(str(error).split())}") from error
             layers = _linear_layers(network)
             first = self.target_modules if isinstance(self.target_modules, str) else self.target_modules[0]
@@ -95,8 +95,8 @@ class Lora(Peft, name="lora"):
         there = network.active_peft_config
         if there.peft_type != "LORA" or (there.r, there.lora_alpha) != (self.rank, self.alpha):
             raise UserError(
-                f"peft=lora peft.rank={self.rank} peft.alpha={self.alpha}: the adapter in model.path has "
-                f"{there.peft_type.lower()} rank {getattr(there, 'r', None)} alpha {getattr(there, 'lora_alpha', None)}; "
+                f"peft=lora peft.rank={self.rank} peft.alpha={self.alpha}: model.path has "
+                f"type {there.peft_type}, rank {getattr(there, 'r', 0)}, alpha {getattr(there, 'lora_alpha', 0)}; "
                 "give the same to train it further, or peft=none to merge it and train all weights"
             )
         return network

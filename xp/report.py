@@ -67,7 +67,9 @@ class Report:
         self._bar.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
@@ -112,10 +114,16 @@ class Report:
         lines["run"] = run_id
         if "model" in result:
             lines["model"] = result["model"]
-        lines["compare"] = f"mlflow ui --backend-store-uri {run.tracking.uri}" if run.tracking.embedded else run.tracking.uri
+        lines["compare"] = (
+            f"mlflow ui --backend-store-uri {run.tracking.uri}" if run.tracking.embedded else run.tracking.uri
+        )
         for name, text in lines.items():
             self.say(f"{name:<8} {text}")
 
 
 def _duration(seconds: float) -> str:
-    return time.strftime("%H:%M:%S", time.gmtime(seconds)) if seconds >= 3600 else f"{int(seconds // 60)}:{seconds % 60:04.1f}"
+    return (
+        time.strftime("%H:%M:%S", time.gmtime(seconds))
+        if seconds >= 3600
+        else f"{int(seconds // 60)}:{seconds % 60:04.1f}"
+    )

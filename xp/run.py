@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,8 +12,8 @@ from pydantic import Field, ValidationError, model_validator
 
 from xp.backend import Backend
 from xp.component import Settings
-from xp.error import UserError, nearest
 from xp.data import Data
+from xp.error import UserError, nearest
 from xp.hardware import Device, Precision
 from xp.model import Model
 from xp.peft import Peft
@@ -54,12 +55,13 @@ class Run(Settings):
     def _fits_together(self) -> Run:
         if self.training.batching == "packed" and not self.task.packable:
             raise ValueError(
-                f"training.batching=packed: rows of task={self.task.name} cannot share a sequence; use length or shuffle"
+                f"training.batching=packed: rows of task={self.task.name} cannot share sequences; use length or shuffle"
             )
         for column in self.data.columns:
             if column not in self.task.columns:
                 raise ValueError(
-                    f"data.columns.{column}: task={self.task.name} reads no such column.{nearest(column, self.task.columns)}"
+                    f"data.columns.{column}: task={self.task.name} reads no such column."
+                    f"{nearest(column, self.task.columns)}"
                 )
         return self
 
@@ -94,6 +96,15 @@ class Run(Settings):
         for name in ("tracking", "runs", "choices"):
             del values[name]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def flattened(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Settings under the dotted names that the command line uses; an empty mapping keeps its own name."""
+    for name, value in settings.items():
+        if isinstance(value, dict) and value:
+            yield from flattened(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def explain(error: ValidationError, values: Any, prefix: str = "") -> str:

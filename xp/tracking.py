@@ -8,8 +8,7 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -68,7 +67,9 @@ class Tracking(Settings):
         found = client.get_experiment_by_name(self.experiment)
         if found is not None:
             if found.lifecycle_stage == "deleted":
-                raise UserError(f"tracking.experiment={self.experiment}: it was deleted in MLflow; restore or rename it")
+                raise UserError(
+                    f"tracking.experiment={self.experiment}: it was deleted in MLflow; restore or rename it"
+                )
             return str(found.experiment_id)
         location = (self.embedded.parent / "artifacts").absolute().as_uri() if self.embedded else None
         return str(client.create_experiment(self.experiment, artifact_location=location))
@@ -116,7 +117,7 @@ class Tracker:
         self._journal = (folder / "journal.jsonl").open("a", buffering=1)
         self._failure: Exception | None = None
         self._opened = threading.Event()
-        self._tags = tags | _source_tags() | ({"mlflow.parentRunId": parent} if parent else {})
+        self._tags = tags | ({"mlflow.parentRunId": parent} if parent else {})
         self._thread = threading.Thread(target=self._drain, name="mlflow", daemon=True)
         self._thread.start()
 
@@ -229,57 +230,15 @@ class Tracker:
 
 
 class Untracked(Tracker):
-    """The tracker of a process that does not track: every rank but the first."""
+    """The tracker of a process that does not track, as every rank but the first: all of it does nothing."""
 
     def __init__(self) -> None:
-        self.run_id = ""
+        nothing = lambda *arguments: None  # noqa: E731 - seven times the same nothing
+        self.log = self.params = self.tags = self.dataset = self.artifact = self.close = nothing  # type: ignore[method-assign]
 
     def opened(self) -> str:
         """No run."""
         return ""
-
-    def log(self, metrics: dict[str, float], step: int) -> None:
-        """Nothing."""
-
-    def params(self, params: dict[str, Any]) -> None:
-        """Nothing."""
-
-    def tags(self, tags: dict[str, str]) -> None:
-        """Nothing."""
-
-    def dataset(self, name: str, source: str, digest: str, profile: dict[str, int], context: str) -> None:
-        """Nothing."""
-
-    def artifact(self, path: Path) -> None:
-        """Nothing."""
-
-    def close(self, status: Status, error: str = "") -> None:
-        """Nothing."""
-
-
-def flattened(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Settings under the dotted names that the command line uses; an empty mapping keeps its own name."""
-    for name, value in settings.items():
-        if isinstance(value, dict) and value:
-            yield from flattened(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
-
-
-def _source_tags() -> dict[str, str]:
-    """MLflow's own tags for who ran what, and from which version of the source."""
-    import subprocess
-    from getpass import getuser
-
-    tags = {"mlflow.source.type": "LOCAL", "mlflow.source.name": "python -m xp"}
-    with suppress(OSError, KeyError):
-        tags["mlflow.user"] = getuser()
-    with suppress(OSError, subprocess.SubprocessError):
-        here = {"cwd": Path(__file__).parent, "capture_output": True, "text": True, "timeout": 5}
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], check=True, **here).stdout.strip()  # type: ignore[call-overload]
-        dirty = subprocess.run(["git", "status", "--porcelain", "-uno"], check=True, **here).stdout.strip()  # type: ignore[call-overload]
-        tags |= {"mlflow.source.git.commit": commit, "xp.source_changed": str(bool(dirty)).lower()}
-    return tags
 
 
 def _quiet_mlflow() -> None:

@@ -47,7 +47,7 @@ class Training(Settings):
     """Rows that one device evaluates at once."""
 
     batching: Batching
-    """Which rows meet in a batch: ``length`` (similar lengths), ``shuffle`` (any), ``packed`` (any, laid end to end)."""
+    """Which rows meet in a batch: of similar ``length``, any (``shuffle``), or any, laid end to end (``packed``)."""
 
     workers: NonNegativeInt
     """Processes that prepare batches ahead; 0 prepares them in between."""
@@ -143,9 +143,7 @@ class Training(Settings):
         except (ValueError, TypeError) as error:
             raise UserError(f"training.optimizer_options: {self.optimizer} refuses them: {error}") from error
 
-    def make_schedule(
-        self, optimizer: torch.optim.Optimizer, total_steps: int
-    ) -> torch.optim.lr_scheduler.LRScheduler:
+    def make_schedule(self, optimizer: torch.optim.Optimizer, total_steps: int) -> torch.optim.lr_scheduler.LRScheduler:
         """transformers' schedule of that name over all steps, warm-up included.
 
         Raises:
@@ -166,9 +164,12 @@ class Training(Settings):
         given = {"optimizer", "num_warmup_steps", "num_training_steps"}
         _check_options("schedule", self.schedule, function, options, given)
         try:
-            return get_scheduler(self.schedule, optimizer, warmup, total_steps, scheduler_specific_kwargs=options)
+            made: torch.optim.lr_scheduler.LRScheduler = get_scheduler(
+                self.schedule, optimizer, warmup, total_steps, scheduler_specific_kwargs=options
+            )
         except (ValueError, TypeError) as error:
             raise UserError(f"training.schedule_options: {self.schedule} refuses them: {error}") from error
+        return made
 
 
 def _check_options(group: str, name: str, function: Any, options: dict[str, Any], taken: set[str]) -> None:

@@ -19,14 +19,21 @@ def size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def join(device: str) -> None:
-    """Enter the process group that torchrun or accelerate launch has prepared; nothing to do when alone."""
+def join(device: str, meeting: str = "env://") -> None:
+    """Enter the group of the run's processes; nothing to do when alone.
+
+    Args:
+        device: cpu or cuda, which decides how they talk.
+        meeting: where they find each other: what torchrun and accelerate launch have prepared, or a ``file://``.
+    """
     if size() == 1:
         return
     import torch.distributed
 
     if not torch.distributed.is_initialized():
-        torch.distributed.init_process_group("nccl" if device == "cuda" else "gloo")
+        torch.distributed.init_process_group(
+            "nccl" if device == "cuda" else "gloo", init_method=meeting, rank=rank(), world_size=size()
+        )
 
 
 def leave() -> None:

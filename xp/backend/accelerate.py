@@ -34,9 +34,14 @@ class ManyDevices:
         # xp's precision and micro-batches decide; what a launcher asks for on its own account is refused.
         asked = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
         if asked != "no":
-            raise UserError(f"accelerate launch --mixed_precision {asked}: xp decides that; use precision={asked} instead")
+            raise UserError(
+                f"accelerate launch --mixed_precision {asked}: xp decides that; use precision={asked} instead"
+            )
         self.accelerator = Accelerator(
-            cpu=job.device.type == "cpu", mixed_precision="no", gradient_accumulation_steps=1, step_scheduler_with_optimizer=False
+            cpu=job.device.type == "cpu",
+            mixed_precision="no",
+            gradient_accumulation_steps=1,
+            step_scheduler_with_optimizer=False,
         )
         self.network, self.optimizer = self.accelerator.prepare(job.network, job.optimizer)
 

@@ -40,7 +40,7 @@ def fit(job: Job, engine: Engine) -> None:
                 engine.backward(loss)
             losses += loss.detach()
         grad_norm = engine.clip(most)
-        learning_rate = job.schedule.get_last_lr()[0]
+        learning_rate = float(job.schedule.get_last_lr()[0])
         engine.step()
         job.schedule.step()
         job.finish(step, losses, grad_norm, learning_rate)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xp.error import UserError, nearest
 from xp.data.base import Data
+from xp.error import UserError, nearest
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -40,7 +40,9 @@ class Files(Data, name="files"):
         files = [files] if isinstance(files, str) else files
         formats = {self._format(split, file) for file in files}
         if len(formats) > 1:
-            raise UserError(f"data.{split}: files of one split need one format, these have {', '.join(sorted(formats))}")
+            raise UserError(
+                f"data.{split}: files of one split need one format, these have {', '.join(sorted(formats))}"
+            )
         kind = formats.pop()
         options: dict[str, Any] = {}
         if kind == "csv":
@@ -56,7 +58,9 @@ class Files(Data, name="files"):
     def _format(self, split: str, file: str) -> str:
         ending = Path(file).suffix.lower()
         if ending not in FORMATS:
-            raise UserError(f"data.{split}={file}: no reader for {ending or 'a name without ending'}.{nearest(ending, FORMATS)}")
+            raise UserError(
+                f"data.{split}={file}: no reader for {ending or 'a name without ending'}.{nearest(ending, FORMATS)}"
+            )
         if not Path(file).is_file():
             folder = Path(file).parent
             beside = [str(folder / entry.name) for entry in folder.iterdir()] if folder.is_dir() else []
@@ -74,4 +78,6 @@ def _read(kind: str, files: list[str], split: str, options: dict[str, Any]) -> D
         return load_dataset(kind, data_files=files, split="train", **options)
     except (DatasetGenerationError, ValueError, OSError) as error:
         cause = str(error.__cause__ or error).strip().splitlines()
-        raise UserError(f"data.{split}={','.join(files)}: cannot be read as {kind}: {cause[-1] if cause else error!r}") from error
+        raise UserError(
+            f"data.{split}={','.join(files)}: cannot be read as {kind}: {cause[-1] if cause else error!r}"
+        ) from error

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from xp.error import UserError, nearest
 from xp.data.base import Data
+from xp.error import UserError, nearest
 
 if TYPE_CHECKING:
     from datasets import Dataset

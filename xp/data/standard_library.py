@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import PositiveInt
 
-from xp.error import UserError
 from xp.data.base import Data
+from xp.error import UserError
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -45,7 +45,7 @@ class StandardLibrary(Data, name="standard_library"):
         from datasets import Dataset
 
         root = Path(sysconfig.get_path("stdlib"))
-        sources = {path: text for path, text in _sources(root)}
+        sources = dict(_sources(root))
         if not sources:
             raise UserError(f"data=standard_library: this Python has no library sources in {root}")
         rows = [row for path, text in sources.items() for row in self._rows(path, text)]

@@ -61,7 +61,9 @@ class TextClassification(Task, name="text_classification"):
         def features(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
             whole = tokenizer(batch["text"], truncation=False, verbose=False)["input_ids"]
             over = [len(tokens) > self.max_length for tokens in whole]
-            cut = tokenizer(batch["text"], truncation=True, max_length=self.max_length)["input_ids"] if any(over) else []
+            cut = (
+                tokenizer(batch["text"], truncation=True, max_length=self.max_length)["input_ids"] if any(over) else []
+            )
             tokens = [cut[row] if long else whole[row] for row, long in enumerate(over)]
             return {
                 "input_ids": tokens,
@@ -76,8 +78,8 @@ class TextClassification(Task, name="text_classification"):
         count = sum(encoded["over"])
         if count and self.overlong == "error":
             raise UserError(
-                f"task.overlong=error: {count} of {len(encoded)} texts have more than task.max_length={self.max_length} "
-                "tokens; raise it, or choose task.overlong=truncate or drop"
+                f"task.overlong=error: {count} of {len(encoded)} texts have more than "
+                f"task.max_length={self.max_length} tokens; raise it, or choose task.overlong=truncate or drop"
             )
         notes = {"rows": len(encoded), {"truncate": "truncated", "drop": "dropped"}.get(self.overlong, "over"): count}
         if count and self.overlong == "drop":
