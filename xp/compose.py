@@ -22,7 +22,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from xp.error import UserError, nearest
 
-HYDRA_KEYS = ("hydra.sweep.dir", "hydra.launcher.slots", "hydra.sweeper.params", "hydra.sweeper.max_batch_size",
+HYDRA_KEYS = ("hydra.launcher.slots", "hydra.sweeper.params", "hydra.sweeper.max_batch_size",
               "hydra.verbose", "hydra/sweeper", "hydra/launcher")  # fmt: skip
 """What of Hydra's own config may be set. The rest of it can run code or write anywhere."""
 

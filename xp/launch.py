@@ -8,6 +8,7 @@ import os
 import re
 import secrets
 import signal
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -191,3 +192,5 @@ def _quiet() -> None:
     datasets.disable_progress_bars()
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
+    # peft 0.21 asks transformers 5.23 by an old name; nothing that a user could change.
+    warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)

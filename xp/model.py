@@ -236,9 +236,10 @@ class _loading:
         return None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if not isinstance(error, OSError | ValueError | KeyError | RuntimeError | TypeError) or isinstance(
-            error, UserError
-        ):
+        from huggingface_hub.errors import StrictDataclassError
+
+        known = OSError | ValueError | KeyError | RuntimeError | TypeError | StrictDataclassError
+        if not isinstance(error, known) or isinstance(error, UserError):
             return
         said = " ".join(str(error).split())
         if "trust_remote_code" in said:

@@ -57,7 +57,7 @@ def prepare(
     if recipe.gradient_checkpointing:
         if not network.supports_gradient_checkpointing:
             raise UserError("training.gradient_checkpointing=true: this model has no support for it; set it to false")
-        network.gradient_checkpointing_enable({"use_reentrant": False})
+        network.activation_checkpointing_enable({"use_reentrant": False})
     network.config.use_cache = False  # A cache of keys and values only costs memory in training.
     if recipe.compile:
         network.compile()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -57,12 +58,10 @@ class Run(Settings):
             raise ValueError(
                 f"training.batching=packed: rows of task={self.task.name} cannot share sequences; use length or shuffle"
             )
+        known = {column for each in Task.registry.values() if issubclass(each, Task) for column in each.columns}
         for column in self.data.columns:
-            if column not in self.task.columns:
-                raise ValueError(
-                    f"data.columns.{column}: task={self.task.name} reads no such column."
-                    f"{nearest(column, self.task.columns)}"
-                )
+            if column not in known:
+                raise ValueError(f"data.columns.{column}: no task reads such a column.{nearest(column, known)}")
         return self
 
     @classmethod
@@ -107,39 +106,31 @@ def flattened(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str,
             yield f"{prefix}{name}", value
 
 
-def explain(error: ValidationError, values: Any, prefix: str = "") -> str:
+def explain(error: ValidationError, values: dict[str, Any]) -> str:
     """The first of a validation's errors as one line: key, value, rule, nearest valid word."""
     first = error.errors(include_url=False)[0]
     path = [str(part) for part in first["loc"]]
-    key = prefix + ".".join(path)
-    inner = first.get("ctx", {}).get("error")
-    if isinstance(inner, ValidationError):
-        return explain(inner, first["input"], key + ".")
+    key = ".".join(path)
     if first["type"] == "extra_forbidden":
-        siblings = _keys_beside(error, path)
-        return f"{key}: there is no such key.{nearest(path[-1], siblings)}"
+        return f"{key}: there is no such key.{nearest(path[-1], _keys_beside(path, values))}"
     if first["type"] == "missing":
         return f"{key}: has no value; give {key}=<value>"
     if first["type"] == "value_error":  # Raised by one of our own validators; its text begins with the key.
-        return f"{key}.{inner}" if key else str(inner)
+        own = first["ctx"]["error"]
+        return f"{key}.{own}" if key else str(own)
     rule = first["msg"].replace("Input should be", "it must be").replace("a valid ", "a ").replace("a int", "an int")
     hint = ""
     if first["type"] == "literal_error" and isinstance(first["input"], str):
-        import re
-
         hint = nearest(first["input"], re.findall(r"'([^']*)'", first["ctx"]["expected"]))
     return f"{key}={json.dumps(first['input'], default=str)}: {rule}.{hint}"
 
 
-def _keys_beside(error: ValidationError, path: list[str]) -> list[str]:
-    """Names of the fields of the class that has refused ``path``."""
-    from xp.component import Component
-
-    if len(path) > 1:
-        groups: dict[str, type[Settings]] = {"training": Training, "tracking": Tracking}
-        return list(groups[path[0]].model_fields) if path[0] in groups else []
-    classes: list[type[Settings]] = [Run]
-    for kind in (Model, Data, Task, Backend, Peft):
-        assert issubclass(kind, Component)
-        classes += kind.registry.values()
-    return next((list(each.model_fields) for each in classes if each.__name__ == error.title), [])
+def _keys_beside(path: list[str], values: dict[str, Any]) -> list[str]:
+    """The keys that the class at ``path`` has."""
+    if len(path) == 1:
+        return list(Run.model_fields)
+    groups: dict[str, type[Settings]] = {"training": Training, "tracking": Tracking}
+    for group, kind in (("model", Model), ("data", Data), ("task", Task), ("backend", Backend), ("peft", Peft)):
+        if path[0] == group:
+            groups[group] = kind.registry[values[group]["name"]]
+    return list(groups[path[0]].model_fields)

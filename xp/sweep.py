@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import math
 import secrets
+import shutil
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -88,15 +90,18 @@ def sweep(overrides: list[str], config_dir: str | None) -> int:
     with compose.explained(overrides):
         runs = compose.check_sweep(overrides, config_dir)
         Pool.folder = Path(runs) / f"sweep-{secrets.token_hex(3)}"
-        where = [] if any("hydra.sweep.dir=" in each for each in overrides) else [f"hydra.sweep.dir={Pool.folder}"]
         search = [f"hydra.searchpath=[file://{Path(config_dir).absolute()}]"] if config_dir else []
-        arguments = ["hydra.mode=MULTIRUN", *where, *search, *overrides]
         status = "KILLED"
-        try:
-            hydra.multirun("config", lambda config: None, arguments, with_log_configuration=False)
-            status = "FINISHED" if all(job.status == "finished" for job in Pool.jobs) else "FAILED"
-        finally:
-            _close_sweep(Pool.jobs, status)
+        # Sweepers write to this folder before any job is checked; what they wrote is kept once there is a sweep.
+        with TemporaryDirectory() as notes:
+            try:
+                arguments = ["hydra.mode=MULTIRUN", f"hydra.sweep.dir={notes}", *search, *overrides]
+                hydra.multirun("config", lambda config: None, arguments, with_log_configuration=False)
+                status = "FINISHED" if all(job.status == "finished" for job in Pool.jobs) else "FAILED"
+            finally:
+                if Pool.tracker is not None:
+                    shutil.copytree(notes, Pool.folder, dirs_exist_ok=True)
+                    _close_sweep(Pool.tracker, Pool.jobs, status)
     return 0 if status == "FINISHED" else 1
 
 
@@ -110,11 +115,8 @@ def _open_sweep(run: Run) -> Tracker:
     return tracker
 
 
-def _close_sweep(jobs: list[Job], status: Any) -> None:
+def _close_sweep(tracker: Tracker, jobs: list[Job], status: Any) -> None:
     """The table of all jobs, the best first, on the screen and in MLflow; and the parent run's end."""
-    tracker = Pool.tracker
-    if tracker is None:
-        return
     direction = 1 if any(job.result.get("goal") == "min" for job in jobs) else -1
     ranked = sorted(jobs, key=lambda job: (math.isnan(job.objective), direction * (job.objective if job.result else 0)))
     rows = [

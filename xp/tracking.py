@@ -58,7 +58,8 @@ class Tracking(Settings):
             self.embedded.parent.mkdir(parents=True, exist_ok=True)
         _quiet_mlflow()
         try:
-            return MlflowClient(tracking_uri=self.uri)
+            # An absolute path, because MLflow keeps stores by their address, whatever the current folder then is.
+            return MlflowClient(f"sqlite:///{self.embedded.absolute()}" if self.embedded else self.uri)
         except MlflowException as error:
             raise UserError(f"tracking.uri={self.uri}: {_first_line(error)}") from error
 

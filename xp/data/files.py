@@ -77,6 +77,8 @@ def _read(kind: str, files: list[str], split: str, options: dict[str, Any]) -> D
     try:
         return load_dataset(kind, data_files=files, split="train", **options)
     except (DatasetGenerationError, ValueError, OSError) as error:
+        if "corresponds to no data" in str(error):
+            raise UserError(f"data.{split}={','.join(files)}: the {split} split has no rows") from error
         cause = str(error.__cause__ or error).strip().splitlines()
         raise UserError(
             f"data.{split}={','.join(files)}: cannot be read as {kind}: {cause[-1] if cause else error!r}"

@@ -1,0 +1,112 @@
+"""What several tests need: small data, small models, and a way to run xp as its users do."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+WORDS = {
+    "fruit": ["apple", "pear", "plum", "fig"],
+    "animal": ["cat", "dog", "cow", "hen"],
+    "tool": ["saw", "axe", "file"],
+}
+
+SCRATCH = ["model=scratch", "model.config.hidden_size=32", "model.config.intermediate_size=64", "model.vocabulary=300"]
+SMALL = [
+    *SCRATCH,
+    "data=files",
+    "data.train=train.jsonl",
+    "data.eval=eval.jsonl",
+    "training.epochs=null",
+    "training.max_steps=6",
+    "training.batch_size=8",
+    "training.log_every=1",
+    "precision=fp32",
+    "tracking.log_model=false",
+]
+"""A run of a second: a tiny random model on the rows of `corpus`."""
+
+
+def rows(number: int) -> list[dict[str, Any]]:
+    """Texts of very unequal length about one kind of thing, and which kind that is."""
+    kinds = list(WORDS)
+    made = []
+    for at in range(number):
+        kind = kinds[(at * 7) % 3]
+        words = [WORDS[kind][(at * at + each) % len(WORDS[kind])] for each in range(1 + (at * 5) % 17)]
+        made.append({"text": " ".join(words), "label": kind})
+    return made
+
+
+def write_rows(file: Path, made: list[dict[str, Any]]) -> None:
+    file.write_text("".join(json.dumps(row) + "\n" for row in made))
+
+
+@pytest.fixture
+def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A current folder with train.jsonl (60 rows) and eval.jsonl (25 rows)."""
+    write_rows(tmp_path / "train.jsonl", rows(60))
+    write_rows(tmp_path / "eval.jsonl", rows(85)[60:])
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def compose(corpus: Path) -> Callable[..., Any]:
+    """Composes and checks a small run from overrides, as the command line does."""
+    from xp import compose as composing
+    from xp.run import Run
+
+    def composed(*overrides: str) -> Run:
+        composing.initialize(None)
+        given = SMALL if not any(each.startswith("model=") for each in overrides) else SMALL[len(SCRATCH) :]
+        return Run.parse(composing.values([*given, *overrides]))
+
+    return composed
+
+
+@pytest.fixture
+def run(compose: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
+    """Does a small run in this process and gives its result, with the ``points`` of its journal."""
+    from xp.launch import start
+
+    def ran(*overrides: str) -> dict[str, Any]:
+        result = start(compose(*overrides))
+        return result | {"points": journal(Path(result["folder"]))}
+
+    return ran
+
+
+def journal(folder: Path) -> list[dict[str, Any]]:
+    """The metrics of a run's journal in the order they were logged, each with its ``step``."""
+    lines = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
+    return [line["metrics"] | {"step": line["step"]} for line in lines if "metrics" in line]
+
+
+def curve(points: list[dict[str, Any]], *names: str) -> list[tuple[float, ...]]:
+    """The training curves: these metrics at every step that logged a training loss."""
+    return [(point["step"], *(point[name] for name in names)) for point in points if "train/loss" in point]
+
+
+def command(*arguments: str, launcher: tuple[str, ...] = (), folder: Path | None = None, **env: str) -> Any:
+    """Runs ``python -m xp`` with these arguments in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", *(launcher or ("xp",)), *arguments],
+        cwd=folder,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | env,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )

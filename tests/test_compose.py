@@ -1,0 +1,235 @@
+"""Configs: every yaml composes into its class, and what is wrong is said in one line."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT, command
+
+from xp import compose
+from xp.component import Component
+from xp.error import UserError, nearest
+from xp.run import Backend, Data, Model, Peft, Run, Task
+from xp.tracking import Tracking
+from xp.training import Training
+
+KINDS: dict[str, type[Component]] = {"model": Model, "data": Data, "task": Task, "backend": Backend, "peft": Peft}
+PLAIN = {"training": Training, "tracking": Tracking}
+YAMLS = sorted(path.relative_to(ROOT / "conf").with_suffix("").as_posix() for path in (ROOT / "conf").glob("*/*.yaml"))
+NEEDED = {"model/pretrained": ["model.path=x"], "tracking/server": ["tracking.uri=http://x"]}
+
+
+@pytest.fixture(autouse=True)
+def _initialized(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    compose.initialize(None)
+
+
+def parse(*overrides: str) -> Run:
+    return Run.parse(compose.values(list(overrides)))
+
+
+@pytest.mark.parametrize("name", YAMLS)
+def test_every_yaml_composes_into_a_run(name: str) -> None:
+    group, _, choice = name.partition("/")
+    assert parse(f"{group}={choice}", *NEEDED.get(name, [])).choices[group] == choice
+
+
+@pytest.mark.parametrize("name", [name for name in YAMLS if not name.startswith("experiment/")])
+def test_every_yaml_states_exactly_its_classes_fields(name: str) -> None:
+    group = name.partition("/")[0]
+    settings = yaml.safe_load((ROOT / "conf" / f"{name}.yaml").read_text())
+    settings.pop("defaults", None)
+    cls = PLAIN[group] if group in PLAIN else KINDS[group].registry[settings["name"]]
+    assert sorted(settings) == sorted(cls.model_fields)
+
+
+def test_the_root_states_exactly_the_runs_fields() -> None:
+    assert sorted(compose.values([])) == sorted(Run.model_fields)
+
+
+def test_every_component_has_a_yaml() -> None:
+    for group, kind in KINDS.items():
+        named = {yaml.safe_load(file.read_text())["name"] for file in (ROOT / "conf" / group).glob("*.yaml")}
+        assert named == set(kind.registry)
+
+
+def test_experiments_begin_with_the_command_that_runs_them() -> None:
+    for file in (ROOT / "conf" / "experiment").glob("*.yaml"):
+        assert f"experiment={file.stem}" in "".join(file.read_text().splitlines()[:2])
+
+
+def test_data_chooses_its_task_and_the_command_line_has_the_last_word() -> None:
+    assert parse("data=stdlib_code").task.name == "causal_lm"
+    assert parse("data=stdlib_code", "task=causal_lm").task.name == "causal_lm"
+    assert parse("data=files", "task=causal_lm").task.name == "causal_lm"
+
+
+def test_a_second_component_of_a_name_is_refused() -> None:
+    with pytest.raises(TypeError, match="lora"):
+
+        class Again(Peft, name="lora"):
+            """Not another one."""
+
+
+def test_digest_is_of_what_decides_the_outcome() -> None:
+    assert parse("runs=elsewhere").digest() == parse().digest()
+    assert parse("seed=1").digest() != parse().digest()
+
+
+def test_a_frozen_run_reads_back_equal(tmp_path: Path) -> None:
+    run = parse("peft=lora", "training.optimizer_options.betas=[0.9,0.95]")
+    run.write(tmp_path / "run.yaml")
+    assert Run.read(tmp_path / "run.yaml") == run
+
+
+WRONG = [
+    (["model=bundle"], "model=bundle: there is no such model. Did you mean 'bundled'?"),
+    (["mdoel=bundled"], "mdoel: there is no such key. Did you mean 'model'?"),
+    (["+mdoel=bundled"], "mdoel: there is no such key. Did you mean 'model'?"),
+    (["training.lr=1"], "training.lr: there is no such key. Did you mean 'learning_rate'?"),
+    (["+training.lr=1"], "training.lr: there is no such key. Did you mean 'learning_rate'?"),
+    (["training.num_train_epochs=1"], "Did you mean 'epochs'?"),
+    (["+peft.rnk=1", "peft=lora"], "peft.rnk: there is no such key. Did you mean 'rank'?"),
+    (["backend.name=troch"], "backend.name=troch: there is no such backend. Did you mean 'torch'?"),
+    (["training.batch_size=0"], "training.batch_size=0: it must be greater than 0."),
+    (["training.batch_size=many"], 'training.batch_size="many": it must be an integer.'),
+    (["training.batch_size=true"], "training.batch_size=true: it must be an integer."),
+    (["training.learning_rate=.nan"], "training.learning_rate"),
+    (["training.learning_rate=inf"], "training.learning_rate"),
+    (["training.schedule=linaer"], "Did you mean 'linear'?"),
+    (["training.max_steps=5"], "training.epochs and max_steps: exactly one"),
+    (["training.batching=packed"], "training.batching=packed: rows of task=text_classification cannot share"),
+    (["backend.processes=2"], "backend.processes=2: torch trains in one process"),
+    (["peft=lora", "peft.rank=8.5"], "peft.rank=8.5: it must be an integer."),
+    (["peft=lora", "peft.dropout=1"], "peft.dropout=1: it must be less than 1."),
+    (["command=trian"], "Did you mean 'train'?"),
+    (["seed=-1"], "seed=-1"),
+    (["model=pretrained"], "model.path has no value; give model.path=<value>"),
+    (["data.columns.txt=x"], "data.columns.txt: no task reads such a column. Did you mean 'text'?"),
+    (["training.lr=[1"], "this does not parse"),
+    (["~model"], "model: has no value"),
+    (["~training.batch_size"], "training.batch_size: has no value"),
+    (["seed=${nowhere}"], "nowhere"),
+    (["seed=${seed}"], "seed"),
+    (["hydra.run.dir=/tmp"], "hydra.run.dir: this part of Hydra's config is closed."),
+    (["+hydra.callbacks.x._target_=os.system"], "closed"),
+    (["hydra.job_logging.root.level=DEBUG"], "closed"),
+    (["choices.model=x"], "choices"),
+]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"), WRONG, ids=lambda value: " ".join(value) if type(value) is list else ""
+)
+def test_a_wrong_config_is_one_line_with_the_key_and_the_nearest_word(overrides: list[str], message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        parse(*overrides)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [["model=bundle"], ["training.lr=1"], ["training.batch_size=0"], ["-m", "seed=1,x"], ["-m", "backend=hf,x"]],
+)
+def test_a_wrong_config_ends_with_2_before_torch_and_leaves_nothing(overrides: list[str], tmp_path: Path) -> None:
+    script = (
+        "import sys; from xp.__main__ import main; code = main(); "
+        "heavy = {'torch', 'transformers', 'datasets', 'mlflow', 'numpy', 'peft', 'accelerate'} & set(sys.modules); "
+        "print(code, sorted(heavy))"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", script, *overrides],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+    assert ended.stdout.strip() == "2 []"
+    assert ended.stderr.startswith("xp: ")
+    assert ended.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_and_cfg_answer_without_torch(tmp_path: Path) -> None:
+    for arguments in (["--help"], ["--shell-completion", "install=bash"], ["--info", "defaults"]):
+        ended = command(*arguments, folder=tmp_path)
+        assert (ended.returncode, ended.stderr) == (0, "")
+    ended = command("--cfg", "job", folder=tmp_path, PYTHONPROFILEIMPORTTIME="1")
+    imported = {line.rpartition("|")[2].strip() for line in ended.stderr.splitlines()}
+    assert not imported & {"torch", "transformers", "numpy", "pydantic"}
+    assert "batch_size: 32" in ended.stdout
+
+
+def test_help_shows_every_group_and_choice(tmp_path: Path) -> None:
+    (tmp_path / "conf" / "peft").mkdir(parents=True)
+    (tmp_path / "conf" / "peft" / "mine.yaml").write_text("name: none\n")
+    shown = command("--help", folder=tmp_path).stdout
+    for name in [*YAMLS, "peft/mine"]:
+        group, _, choice = name.partition("/")
+        assert any(line.split()[:1] == [group] and choice in line for line in shown.splitlines())
+
+
+@pytest.mark.parametrize("flag", ["current folder", "--config-dir"])
+def test_ones_own_configs_are_found(flag: str, tmp_path: Path) -> None:
+    folder = tmp_path / ("conf" if flag == "current folder" else "mine") / "training"
+    folder.mkdir(parents=True)
+    default = (ROOT / "conf" / "training" / "default.yaml").read_text()
+    (folder / "quick.yaml").write_text(default.replace("epochs: 2", "epochs: 0.5"))
+    directory = None if flag == "current folder" else str(folder.parent)
+    compose.initialize(directory)
+    assert Run.parse(compose.values(["training=quick"], directory)).training.epochs == 0.5
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "hydra: {callbacks: {x: {_target_: os.system, command: touch owned}}}",
+        "hydra: {job_logging: {handlers: {x: {'()': os.system, command: touch owned}}}}",
+        "hydra: {hydra_logging: {formatters: {x: {'()': os.system}}}}",
+        "hydra: {launcher: {_target_: os.system, command: touch owned}}",
+        "hydra: {sweeper: {_target_: os.system}}",
+        "seed: {_target_: os.system, command: touch owned}",
+    ],
+)
+@pytest.mark.parametrize("sweep", [False, True])
+def test_a_config_cannot_execute_code(body: str, sweep: bool, tmp_path: Path) -> None:
+    folder = tmp_path / "conf" / "experiment"
+    folder.mkdir(parents=True)
+    (folder / "bad.yaml").write_text(f"# @package _global_\n{body}\n")
+    ended = command(*(["-m"] if sweep else []), "experiment=bad", folder=tmp_path)
+    assert (ended.returncode, ended.stderr.count("\n")) == (2, 1), ended.stderr
+    assert not (tmp_path / "owned").exists()
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_yaml_that_does_not_parse_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "conf" / "training").mkdir(parents=True)
+    (tmp_path / "conf" / "training" / "broken.yaml").write_text("epochs: [1\n")
+    compose.initialize(None)
+    with pytest.raises(UserError, match=r"broken\.yaml"):
+        compose.values(["training=broken"])
+
+
+@pytest.mark.parametrize(
+    ("word", "words", "hint"),
+    [
+        ("lroa", ["lora", "none"], "lora"),
+        ("wd", ["weight_decay", "warmup"], "weight_decay"),
+        ("per_device_train_batch_size", ["batch_size", "batching"], "batch_size"),
+        ("rate", ["learning_rate", "epochs"], "learning_rate"),
+    ],
+)
+def test_nearest(word: str, words: list[str], hint: str) -> None:
+    assert nearest(word, words) == f" Did you mean '{hint}'?"
+
+
+def test_nearest_lists_what_there_is_where_nothing_is_near() -> None:
+    assert nearest("qqqq", ["lora", "none"]) == " There is: lora, none."
