@@ -111,6 +111,11 @@ class Pretrained(Model, name="pretrained"):
     def load(self, wish: Wish) -> Loaded:
         """Load weights, config and tokenizer; an adapter folder comes with its base."""
         path = str(ASSETS / "bundled") if self.path == "bundled" else wish.locate(self.path)
+        if path.startswith((".", "/", "~", "runs/")) and not Path(path).expanduser().is_dir():
+            beside = [str(entry) for entry in Path(path).parent.glob("*") if entry.is_dir()]
+            raise UserError(
+                f"model.path={self.path}: there is no such folder.{nearest(path, beside) if beside else ''}"
+            )
         adapter = Path(path) / "adapter_config.json"
         if not adapter.is_file():
             return self._load(path, path, wish)

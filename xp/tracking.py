@@ -40,6 +40,11 @@ class Tracking(Settings):
         """The file of an embedded store."""
         return Path(self.uri.removeprefix("sqlite:///")) if self.uri.startswith("sqlite:///") else None
 
+    @property
+    def address(self) -> str:
+        """The uri with an absolute path: MLflow keeps stores by their address, whatever the current folder then is."""
+        return f"sqlite:///{self.embedded.absolute()}" if self.embedded else self.uri
+
     def client(self) -> MlflowClient:
         """A client whose requests give up after seconds instead of minutes.
 
@@ -55,11 +60,13 @@ class Tracking(Settings):
         from mlflow.exceptions import MlflowException
 
         if self.embedded:
-            self.embedded.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                self.embedded.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise UserError(f"tracking.uri={self.uri}: no folder can be made there: {error.strerror}") from error
         _quiet_mlflow()
         try:
-            # An absolute path, because MLflow keeps stores by their address, whatever the current folder then is.
-            return MlflowClient(f"sqlite:///{self.embedded.absolute()}" if self.embedded else self.uri)
+            return MlflowClient(self.address)
         except MlflowException as error:
             raise UserError(f"tracking.uri={self.uri}: {_first_line(error)}") from error
 
@@ -96,7 +103,7 @@ class Tracking(Settings):
             if not client.list_artifacts(run_id, "model"):
                 folder = run.data.tags.get("xp.folder", "its run folder")
                 raise UserError(f"model.path={path}: that run logged no model; give model.path={folder}/model")
-            return str(download_artifacts(run_id=run_id, artifact_path="model", tracking_uri=self.uri))
+            return str(download_artifacts(run_id=run_id, artifact_path="model", tracking_uri=self.address))
         except MlflowException as error:
             raise UserError(f"model.path={path}: {_first_line(error)}") from error
 

@@ -1,0 +1,230 @@
+"""What MLflow is told, by the embedded store and by a real server."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import SMALL, command, journal
+
+from xp.error import UserError
+
+Ran = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real MLflow server on localhost."""
+    folder = tmp_path_factory.mktemp("server")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    arguments = [
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+        "--backend-store-uri",
+        f"sqlite:///{folder}/m.db",
+    ]
+    arguments += ["--artifacts-destination", str(folder / "artifacts")]
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", "server", *arguments],
+            stdout=log,
+            stderr=log,
+            cwd=folder,
+            start_new_session=True,
+        )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(240):
+            try:
+                urllib.request.urlopen(f"{address}/health", timeout=1)
+                break
+            except OSError:
+                assert process.poll() is None, (folder / "log").read_text()
+                time.sleep(0.5)
+        yield address
+    finally:
+        os.killpg(process.pid, 15)
+        process.wait(timeout=60)
+
+
+def read_back(uri: str, run_id: str) -> tuple[Any, Any]:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(uri)
+    return client, client.get_run(run_id)
+
+
+@pytest.mark.parametrize("store", ["embedded", "server"])
+def test_a_run_is_all_there(store: str, run: Ran, request: pytest.FixtureRequest, corpus: Path) -> None:
+    """Read back through MLflow's API: curves, parameters, tags, the data set, artifacts, environment and source."""
+    uri = request.getfixturevalue("server") if store == "server" else f"sqlite:///{corpus}/runs/mlflow.db"
+    where = [f"tracking.uri={uri}"] if store == "server" else []
+    result = run("task=text_classification", "peft=lora", "tracking.log_model=true", *where)
+    client, tracked = read_back(uri, result["run_id"])
+    assert (tracked.info.status, tracked.info.run_name) == ("FINISHED", result["run"])
+
+    for name in ("train/loss", "train/lr", "train/grad_norm", "train/items_per_second", "train/padding"):
+        logged = [(point.step, point.value) for point in client.get_metric_history(result["run_id"], name)]
+        assert logged == [(point["step"], point[name]) for point in result["points"] if name in point]
+        assert [step for step, _ in logged] == [1, 2, 3, 4, 5, 6]
+    assert tracked.data.metrics["eval/accuracy"] == result["metrics"]["eval/accuracy"]
+    assert tracked.data.metrics["data/train_rows"] == 60
+
+    params = tracked.data.params
+    assert (params["peft.rank"], params["training.batch_size"], params["data.train"]) == ("4", "8", "train.jsonl")
+    assert (params["training.epochs"], params["model.config.hidden_size"]) == ("null", "32")
+    assert {"environment.torch", "environment.transformers", "environment.python", "environment.processor"} <= set(
+        params
+    )
+
+    tags = tracked.data.tags
+    assert (tags["xp.backend"], tags["xp.peft"], tags["xp.model"], tags["xp.task"], tags["xp.data"]) == (
+        "torch", "lora", "scratch", "text_classification", "files")  # fmt: skip
+    assert (tags["xp.command"], tags["xp.seed"], tags["xp.precision"]) == ("train", "0", "fp32")
+    assert tags["xp.weights"] == result["digest"]
+    assert tags["xp.folder"] == result["folder"]
+
+    (data,) = tracked.inputs.dataset_inputs
+    assert (data.dataset.name, json.loads(data.dataset.profile)) == ("files", {"train": 60, "eval": 25})
+    assert tags["xp.data_fingerprint"].startswith(data.dataset.digest)
+
+    files = {each.path for each in client.list_artifacts(result["run_id"])}
+    assert {"run.yaml", "result.json", "model"} <= files
+    inside = {Path(each.path).name for each in client.list_artifacts(result["run_id"], "model")}
+    assert {"adapter_model.safetensors", "adapter_config.json", "tokenizer.json"} <= inside
+    if store == "embedded":
+        assert (
+            client.get_experiment(tracked.info.experiment_id).artifact_location == (corpus / "runs/artifacts").as_uri()
+        )
+        assert not (corpus / "mlruns").exists()
+
+
+def test_the_source_version_is_told(run: Ran, corpus: Path) -> None:
+    from xp.hardware import source
+
+    if "mlflow.source.git.commit" not in source():
+        pytest.skip("not a git checkout")
+    _, tracked = read_back(f"sqlite:///{corpus}/runs/mlflow.db", run()["run_id"])
+    assert len(tracked.data.tags["mlflow.source.git.commit"]) == 40
+
+
+def test_names_are_the_same_from_every_backend(run: Ran) -> None:
+    names = [
+        {name for point in run(f"backend={backend}")["points"] for name in point}
+        for backend in ("torch", "accelerate", "hf")
+    ]
+    assert names[0] == names[1] == names[2]
+
+
+def test_a_value_too_long_for_mlflow_is_given_by_its_digest(run: Ran, corpus: Path) -> None:
+    many = "[" + ",".join(["train.jsonl"] * 600) + "]"
+    _, tracked = read_back(f"sqlite:///{corpus}/runs/mlflow.db", run(f"data.train={many}")["run_id"])
+    assert tracked.data.params["data.train"].startswith("sha256 ")
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("http://127.0.0.1:9", "MLflow cannot be used there"),
+        ("file:runs", "give sqlite:///<file> or http://<server>"),
+        ("sqlite:////proc/nowhere/x.db", "tracking.uri"),
+    ],
+)
+def test_a_store_that_cannot_be_used_is_one_line(uri: str, message: str, run: Ran) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        run(f"tracking.uri={uri}")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_deleted_experiment_is_one_line(run: Ran, corpus: Path) -> None:
+    from mlflow import MlflowClient
+
+    run()
+    client = MlflowClient(f"sqlite:///{corpus}/runs/mlflow.db")
+    client.delete_experiment(client.get_experiment_by_name("xp").experiment_id)
+    with pytest.raises(UserError, match="it was deleted in MLflow"):
+        run()
+
+
+def test_a_crash_of_our_own_is_a_failed_run(run: Ran, corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow import MlflowClient
+
+    from xp.backend import Torch
+
+    def crash(self: Any, job: Any) -> None:
+        raise ZeroDivisionError("ours")
+
+    monkeypatch.setattr(Torch, "fit", crash)
+    with pytest.raises(ZeroDivisionError):
+        run()
+    client = MlflowClient(f"sqlite:///{corpus}/runs/mlflow.db")
+    (tracked,) = client.search_runs([client.get_experiment_by_name("xp").experiment_id])
+    assert (tracked.info.status, tracked.data.tags["xp.error"]) == ("FAILED", "ZeroDivisionError: ours")
+
+
+def test_a_server_that_dies_does_not_stop_the_training(
+    run: Ran, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from xp.tracking import Tracker
+
+    def refused(self: Any, *arguments: Any) -> None:
+        raise ConnectionError("gone away")
+
+    monkeypatch.setattr(Tracker, "_send_metrics", refused)
+    result = run()
+    assert len([point for point in result["points"] if "train/loss" in point]) == 6
+    assert "MLflow did not get all of this run (gone away)" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(("signal", "code"), [("TERM", 143), ("INT", 130)])
+def test_a_run_that_is_ended_is_killed_in_mlflow(signal: str, code: int, corpus: Path) -> None:
+    from mlflow import MlflowClient
+
+    process = subprocess.Popen(
+        [sys.executable, "-m", "xp", *SMALL, "training.max_steps=1000000"],
+        cwd=corpus,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for _ in range(600):
+        time.sleep(0.2)
+        folders = [
+            path
+            for path in corpus.glob("runs/scratch*")
+            if (path / "journal.jsonl").exists() and len(journal(path)) > 5
+        ]
+        if folders:
+            break
+    process.send_signal({"TERM": 15, "INT": 2}[signal])
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "Traceback" not in errors
+    client = MlflowClient(f"sqlite:///{corpus}/runs/mlflow.db")
+    (tracked,) = client.search_runs([client.get_experiment_by_name("xp").experiment_id])
+    assert tracked.info.status == "KILLED"
+
+
+def test_an_error_in_a_process_of_its_own_is_one_line_and_2(corpus: Path) -> None:
+    ended = command(*SMALL, "data.columns.text=txet", folder=corpus)
+    assert ended.returncode == 2
+    assert ended.stderr == (
+        "xp: data.columns.text=txet: the train rows of 'files' have no such column. Did you mean 'text'? "
+        "Their columns: text, label\n"
+    )
