@@ -123,19 +123,28 @@ def test_a_new_set_of_labels_makes_a_new_head(run: Ran, trained: dict[str, Any],
 def test_config_values_of_a_pretrained_model_can_be_overridden(run: Ran, trained: dict[str, Any]) -> None:
     path = f"model.path={trained['model']}"
     plain = run(*PRETRAINED, path, "training.max_steps=2")
-    heads = run(*PRETRAINED, path, "training.max_steps=2", "model.config.num_attention_heads=2", "model.config.num_key_value_heads=1",
-                "model.config.head_dim=16")  # fmt: skip
+    heads = run(
+        *PRETRAINED,
+        path,
+        "training.max_steps=2",
+        "model.config.num_attention_heads=2",
+        "model.config.num_key_value_heads=1",
+        "model.config.head_dim=16",
+    )
     dropped = run(*PRETRAINED, path, "training.max_steps=2", "model.config.attention_dropout=0.3")
     assert len({plain["digest"], heads["digest"], dropped["digest"]}) == 3
     assert json.loads((Path(dropped["model"]) / "config.json").read_text())["attention_dropout"] == 0.3
 
 
-@pytest.mark.parametrize(("peft", "precision", "expected"), [
-    ("none", "bf16", torch.float32),
-    ("none", "fp32", torch.float32),
-    ("lora", "bf16", torch.bfloat16),
-    ("lora", "fp32", torch.float32),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("peft", "precision", "expected"),
+    [
+        ("none", "bf16", torch.float32),
+        ("none", "fp32", torch.float32),
+        ("lora", "bf16", torch.bfloat16),
+        ("lora", "fp32", torch.float32),
+    ],
+)
 def test_dtype_auto_trains_in_float32_and_freezes_as_stored(
     peft: str, precision: str, expected: torch.dtype, run: Ran, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -179,9 +188,19 @@ def test_gpt2_without_a_padding_token(task: str, run: Ran, tokenizer: Any, tmp_p
     tokenizer.pad_token = None
     config = GPT2Config(vocab_size=300, n_embd=32, n_layer=1, n_head=2, n_positions=64, bos_token_id=1, eos_token_id=2)
     path = saved_model(tmp_path / "gpt2", config, tokenizer)
-    results = [run("model=pretrained", path, f"task={task}", "task.max_length=64", f"training.micro_batch_size={size}",
-                   "model.config.attn_pdrop=0", "model.config.embd_pdrop=0", "model.config.resid_pdrop=0")
-               for size in (8, 1)]  # fmt: skip
+    results = [
+        run(
+            "model=pretrained",
+            path,
+            f"task={task}",
+            "task.max_length=64",
+            f"training.micro_batch_size={size}",
+            "model.config.attn_pdrop=0",
+            "model.config.embd_pdrop=0",
+            "model.config.resid_pdrop=0",
+        )
+        for size in (8, 1)
+    ]
     whole, single = ([point["train/loss"] for point in result["points"] if "train/loss" in point] for result in results)
     assert single == pytest.approx(whole, rel=1e-5)
 
@@ -189,8 +208,15 @@ def test_gpt2_without_a_padding_token(task: str, run: Ran, tokenizer: Any, tmp_p
 def test_an_encoder_classifies_and_cannot_model_language(run: Ran, tokenizer: Any, tmp_path: Path) -> None:
     from transformers import BertConfig
 
-    config = BertConfig(vocab_size=300, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64,
-                        max_position_embeddings=64, pad_token_id=0)  # fmt: skip
+    config = BertConfig(
+        vocab_size=300,
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+        pad_token_id=0,
+    )
     path = saved_model(tmp_path / "bert", config, tokenizer)
     assert run(*PRETRAINED, path, "task.max_length=64")["metrics"]["eval/loss"] > 0
     with pytest.raises(UserError, match="task.max_length=128: this model takes sequences of at most 64"):

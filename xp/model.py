@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from abc import abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -231,28 +232,21 @@ def _label_names(config: PretrainedConfig) -> list[str]:
     return [name for _, name in sorted((config.id2label or {}).items())]
 
 
-class _loading:
+@contextmanager
+def _loading(path: str, auto_class: str = "") -> Iterator[None]:
     """Turns what transformers raises on a missing, broken or unfit model into a `UserError`."""
+    from huggingface_hub.errors import StrictDataclassError
 
-    def __init__(self, path: str, auto_class: str = "") -> None:
-        self.path, self.auto_class = path, auto_class
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        from huggingface_hub.errors import StrictDataclassError
-
-        known = OSError | ValueError | KeyError | RuntimeError | TypeError | StrictDataclassError
-        if not isinstance(error, known) or isinstance(error, UserError):
-            return
+    try:
+        yield
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError, StrictDataclassError) as error:
+        if isinstance(error, UserError):
+            raise
         said = " ".join(str(error).split())
         if "trust_remote_code" in said:
             said = "its repository wants to run its own code; read that code, then set model.trust_remote_code=true"
         elif "Unrecognized configuration class" in said:
-            said = f"transformers has no {self.auto_class} for this architecture; choose another model or task"
-        elif isinstance(error, OSError) and not Path(self.path).exists():
-            said = (
-                "neither a folder here nor a model that the hub or its local cache gives; check the name, or go online"
-            )
-        raise UserError(f"model.path={self.path}: {said[:400]}") from error
+            said = f"transformers has no {auto_class} for this architecture; choose another model or task"
+        elif isinstance(error, OSError) and not Path(path).exists():
+            said = "neither a folder here nor a model that the hub or its cache gives; check the name, or go online"
+        raise UserError(f"model.path={path}: {said[:400]}") from error

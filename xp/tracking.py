@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import queue
 import sys
@@ -64,7 +65,8 @@ class Tracking(Settings):
                 self.embedded.parent.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise UserError(f"tracking.uri={self.uri}: no folder can be made there: {error.strerror}") from error
-        _quiet_mlflow()
+        for name in ("mlflow", "alembic"):  # The making of the embedded store is no news; they tell it in 100 lines.
+            logging.getLogger(name).setLevel(logging.WARNING)
         try:
             return MlflowClient(self.address)
         except MlflowException as error:
@@ -247,14 +249,6 @@ class Untracked(Tracker):
     def opened(self) -> str:
         """No run."""
         return ""
-
-
-def _quiet_mlflow() -> None:
-    """The making of the embedded store is no news; MLflow and alembic tell it in a hundred lines."""
-    import logging
-
-    for name in ("mlflow", "alembic", "mlflow.store.db.utils", "alembic.runtime.migration"):
-        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def _first_line(error: Exception | None) -> str:
