@@ -121,6 +121,11 @@ WRONG = [
     (["+hydra.callbacks.x._target_=os.system"], "closed"),
     (["hydra.job_logging.root.level=DEBUG"], "closed"),
     (["choices.model=x"], "choices"),
+    (["training.schedule=constant"], "training.warmup=0.1: schedule=constant has none; set it to 0"),
+    (["training.schedule=warmup_stable_decay"], "training.schedule_options.num_decay_steps has no value"),
+    (["training.metric=f1"], "training.metric=f1: the task has no such metric. Did you mean 'f1_macro'?"),
+    (["tracking.uri=file:runs"], "give sqlite:///<file> or http://<server>"),
+    (["command=evaluate", "backend=hf", "backend.processes=2"], "command=evaluate runs in one process"),
 ]
 
 
@@ -196,6 +201,9 @@ def test_ones_own_configs_are_found(flag: str, tmp_path: Path) -> None:
         "hydra: {hydra_logging: {formatters: {x: {'()': os.system}}}}",
         "hydra: {launcher: {_target_: os.system, command: touch owned}}",
         "hydra: {sweeper: {_target_: os.system}}",
+        "hydra: {launcher: {slots: {_target_: os.system, command: touch owned}}}",
+        "hydra: {sweeper: {params: {seed: {_target_: os.system, command: touch owned}}}}",
+        "hydra: {sweeper: {max_batch_size: {_target_: pandas.read_pickle, filepath_or_buffer: x}}}",
         "seed: {_target_: os.system, command: touch owned}",
     ],
 )

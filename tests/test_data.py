@@ -15,7 +15,7 @@ from xp.error import UserError
 
 
 def files(**settings: Any) -> Files:
-    defaults: dict[str, Any] = {"train": None, "eval": None, "header": None, "quoting": True, "columns": {}}
+    defaults: dict[str, Any] = {"train": None, "eval": None, "header": None, "quoting": None, "columns": {}}
     return Files(name="files", train_rows=None, eval_rows=None, **defaults | settings)
 
 
@@ -77,6 +77,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"eval": "header.csv"}, "the eval split has no rows"),
     ({"eval": "numbers.csv"}, "hold int64 there, not text"),
     ({"eval": "holes.jsonl"}, "row 1 of the eval split is empty"),
+    ({"eval": "wide.csv"}, "data.eval=wide.csv: line 3 has 3 fields, the header line has 2"),
+    ({"eval": "wide.csv", "header": ["text"]}, "line 1 has 2 fields, data.header has 1"),
+    ({"eval": "quote.csv"}, "data.eval=quote.csv: line 3: unexpected end of data"),
+    ({"eval": "latin.csv"}, "data.eval=latin.csv: line"),
 ]
 
 
@@ -90,6 +94,9 @@ def test_wrong_files_are_one_line(settings: Any, message: str, tmp_path: Path, m
     (tmp_path / "header.csv").write_text("text,label\n")
     (tmp_path / "numbers.csv").write_text("text,label\n1,2\n")
     (tmp_path / "holes.jsonl").write_text('{"text": "a"}\n{"text": null}\n')
+    (tmp_path / "wide.csv").write_text("text,label\na,b\nc,d,\n")
+    (tmp_path / "quote.csv").write_text('text,label\n"a,b\nc,d\n')
+    (tmp_path / "latin.csv").write_bytes("text,label\ncafé,b\n".encode("latin-1"))
     with pytest.raises(UserError) as caught:
         files(**settings).load(("text",), train=False)
     assert message in str(caught.value)
@@ -97,7 +104,7 @@ def test_wrong_files_are_one_line(settings: Any, message: str, tmp_path: Path, m
 
 
 def test_a_cap_takes_the_same_rows_each_time(tmp_path: Path) -> None:
-    capped = Files(name="files", train=None, eval=written(tmp_path, ".csv"), header=None, quoting=True, columns={},
+    capped = Files(name="files", train=None, eval=written(tmp_path, ".csv"), header=None, quoting=None, columns={},
                    train_rows=None, eval_rows=4)  # fmt: skip
     taken = capped.load(("text",), train=False)
     assert len(taken.eval) == 4
@@ -136,7 +143,7 @@ def test_standard_library_splits_by_file_and_never_shares_one() -> None:
     source = StandardLibrary(
         name="standard_library", unit="function", packages=12, columns={}, train_rows=None, eval_rows=None
     )
-    train, held, _ = source.read()
+    train, held, _ = source.read(True)
     assert train is not None
     assert held is not None
     assert not set(train["path"]) & set(held["path"])
@@ -154,7 +161,7 @@ def test_standard_library_files_are_whole() -> None:
     source = StandardLibrary(
         name="standard_library", unit="file", packages=None, columns={}, train_rows=None, eval_rows=None
     )
-    train, held, _ = source.read()
+    train, held, _ = source.read(True)
     assert train is not None
     assert held is not None
     row = train[0]

@@ -176,7 +176,7 @@ def saved_model(folder: Path, config: Any, tokenizer: Any) -> str:
 
 @pytest.fixture
 def tokenizer() -> Any:
-    from xp.tokenizer import train_tokenizer
+    from xp.model.tokenizer import train_tokenizer
 
     return train_tokenizer([row["text"] for row in rows(60)], 300)
 

@@ -35,7 +35,9 @@ def test_every_command_is_a_right_config(line: str, tmp_path: Path, monkeypatch:
 def test_every_group_and_choice_is_listed() -> None:
     listed = dict(re.findall(r"^\| `(\w+)` \| ([\w, ]+) \|", TEXT, re.MULTILINE))
     there = {
-        folder.name: {file.stem for file in folder.glob("*.yaml")} for folder in (ROOT / "conf").iterdir() if folder.is_dir()
+        folder.name: {file.stem for file in folder.glob("*.yaml")}
+        for folder in (ROOT / "conf").iterdir()
+        if folder.is_dir()
     }
     assert {group: set(choices.split(", ")) for group, choices in listed.items()} == there
 
@@ -47,7 +49,9 @@ def test_it_opens_with_two_commands() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("line", [line for line in COMMANDS if "xp" in line and "pip" not in line and "distilbert" not in line])
+@pytest.mark.parametrize(
+    "line", [line for line in COMMANDS if "xp" in line and "pip" not in line and "distilbert" not in line]
+)
 def test_every_command_runs(line: str, tmp_path: Path) -> None:
     """As it stands, on files like those it names and a model like the one it names."""
     import csv

@@ -52,7 +52,12 @@ def test_a_job_that_fails_stops_no_other(corpus: Path) -> None:
 
 def test_a_loss_is_sorted_with_the_smallest_first(corpus: Path) -> None:
     ended = command(
-        "-m", *SMALL, "task=causal_lm", "task.max_length=32", "training.learning_rate=1e-1,1e-4,1e-2", folder=corpus
+        "-m",
+        *SMALL,
+        "task=causal_lm",
+        "task.max_length=32",
+        "training.optimizer_options.eps=1e-8,1e-1,1e-4",
+        folder=corpus,
     )
     assert ended.returncode == 0, ended.stderr
     objectives = [float(line.split("│")[2]) for line in ended.stdout.splitlines() if line.startswith("│")]

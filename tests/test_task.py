@@ -14,9 +14,9 @@ from datasets import ClassLabel, Dataset, Features, Value
 
 from xp.error import UserError
 from xp.evaluation import evaluate
+from xp.model.tokenizer import train_tokenizer
 from xp.task import CausalLM, Task, TextClassification
 from xp.task.base import IGNORE
-from xp.tokenizer import train_tokenizer
 
 TEXTS = [row["text"] for row in rows(60)]
 

@@ -5,9 +5,6 @@ from __future__ import annotations
 import gc
 import sys
 
-FLAGS = ("--hydra-help", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc", "--version")
-"""What Hydra answers by itself."""
-
 HELP = """xp trains and evaluates transformer models; a config says what, MLflow remembers it.
 
     python -m xp [flags] [group=choice ...] [key=value ...]
@@ -63,11 +60,14 @@ def _main(arguments: list[str]) -> int:
 
     parser = get_args_parser()
     parser.prog = "python -m xp"
-    flags = parser.parse_args(arguments)
+    flags = parser.parse_intermixed_args(arguments)
     _check_flags(flags)
-    if any(argument.split("=")[0] in FLAGS for argument in arguments):
+    if flags.hydra_help or flags.shell_completion or flags.info or flags.cfg in ("hydra", "all"):
         return _hydra_answers()
     compose.initialize(flags.config_dir)
+    if flags.cfg:
+        print(compose.shown(flags.overrides, flags.config_dir, flags.package, flags.resolve), end="")
+        return 0
     if flags.multirun:
         from xp.sweep import sweep
 

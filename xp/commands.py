@@ -20,6 +20,7 @@ from xp.tracking import Tracker
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PreTrainedModel
 
     from xp.data import Splits
     from xp.model import Loaded
@@ -35,7 +36,7 @@ def train(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str,
 
     from xp.checkpoint import load_weights
     from xp.peft import count
-    from xp.prepare import BEST, check_length, prepare
+    from xp.prepare import BEST, check_fit, prepare
 
     started = time.perf_counter()
     device, precision = _machine(run, tracker, report)
@@ -53,11 +54,12 @@ def train(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str,
             labels=labels,
             texts=lambda: run.task.texts(splits.train),
             dtype=torch.float32 if in_full or precision == "fp32" else "auto",
+            peft_type=run.task.peft_type,
             train=True,
-            locate=run.tracking.locate,
+            locate=partial(run.tracking.locate, runs=run.runs),
         )
     )
-    check_length(run.task, loaded)
+    check_fit(run.task, loaded)
     encoded = run.task.encode(splits.train, loaded.tokenizer, loaded.labels)
     held_out = run.task.encode(splits.eval, loaded.tokenizer, loaded.labels)
     for side, notes in (("train", encoded.notes), ("eval", held_out.notes)):
@@ -65,7 +67,7 @@ def train(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str,
         tracker.log({f"data/{side}_{name}": float(number) for name, number in notes.items()}, 0)
         if not notes["rows"] - notes.get("dropped", 0):
             raise UserError(f"task.overlong=drop: it leaves no {side} rows; raise task.max_length")
-    loaded.network = run.peft.apply(loaded.network, run.task.peft_type).to(device)
+    loaded.network = _with_adapter(run, loaded, folder).to(device)
     trained, weights = count(loaded.network)
     report.model(run, loaded, trained, weights)
 
@@ -75,6 +77,7 @@ def train(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str,
 
     tracker.opened()
     report.start(run.training.total_steps(len(encoded.rows)))
+    cached = {name: value for name, value in vars(loaded.network.config).items() if name == "use_cache"}
     job = prepare(
         recipe=run.training,
         task=run.task,
@@ -90,11 +93,12 @@ def train(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str,
     began = time.perf_counter()
     with report:
         run.backend.fit(job)
+    vars(loaded.network.config).update(cached)
     seconds = time.perf_counter() - began
     world.gather(None)  # The best weights are on disk once rank 0 is here.
     metrics = job.metrics
     if run.training.keep_best:
-        if job.metrics[job.metric] != job.best:
+        if job.evaluated_step != job.best_step:
             load_weights(loaded.network, folder / BEST)
             metrics = job.evaluate()
             report.say(f"kept the weights of step {job.best_step}")
@@ -125,7 +129,7 @@ def evaluate(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[s
         What goes to ``result.json``: ``objective``, ``metrics``, ``baseline`` and times.
     """
     from xp import evaluation
-    from xp.prepare import check_length
+    from xp.prepare import check_fit
     from xp.task.base import better
 
     started = time.perf_counter()
@@ -141,11 +145,12 @@ def evaluate(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[s
             labels=[],
             texts=lambda: [],
             dtype=torch.float32 if precision == "fp32" else "auto",
+            peft_type=run.task.peft_type,
             train=False,
-            locate=run.tracking.locate,
+            locate=partial(run.tracking.locate, runs=run.runs),
         )
     )
-    check_length(run.task, loaded)
+    check_fit(run.task, loaded)
     held_out = run.task.encode(splits.eval, loaded.tokenizer, loaded.labels)
     report.rows("eval", held_out.notes, run.task.max_length)
     tracker.opened()
@@ -160,9 +165,9 @@ def evaluate(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[s
         partial(autocast, precision, device),
     )
     tracker.log({f"eval/{name}": value for name, value in metrics.items()}, 0)
-    metric = (run.training.metric or run.task.objective).removeprefix("eval/")
+    metric = run.training.metric or run.task.scores[0]
     return {
-        "objective": metrics.get(metric),
+        "objective": metrics[metric],
         "metric": f"eval/{metric}",
         "goal": better(metric),
         "metrics": {f"eval/{name}": value for name, value in metrics.items()},
@@ -191,6 +196,17 @@ def _describe_data(run: Run, splits: Splits, tracker: Tracker, report: Report) -
     tracker.dataset(run.choices["data"], splits.source, fingerprint, sizes, context)
 
 
+def _with_adapter(run: Run, loaded: Loaded, folder: Path) -> PreTrainedModel:
+    """The network, its weights to train marked; an adapter's random base is saved, for it is nowhere else."""
+    if run.model.name == "scratch" and run.peft.name != "none":
+        base = folder / "base"
+        loaded.network.name_or_path = str(base.absolute())
+        if world.rank() == 0:
+            loaded.network.save_pretrained(base)
+            loaded.tokenizer.save_pretrained(base)
+    return run.peft.apply(loaded.network, run.task.peft_type, [] if run.model.name == "scratch" else loaded.new)
+
+
 def _save(run: Run, loaded: Loaded, folder: Path) -> str:
     """Write a plain Hugging Face folder, or a PEFT folder with the base's config; gives its digest."""
     import torch
@@ -198,7 +214,6 @@ def _save(run: Run, loaded: Loaded, folder: Path) -> str:
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     network = loaded.network
-    network.config.use_cache = True
     if run.training.save_dtype is not None:
         network = network.to(getattr(torch, run.training.save_dtype))
     network.save_pretrained(part)

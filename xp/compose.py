@@ -23,7 +23,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from xp.error import UserError, nearest
 
 HYDRA_KEYS = ("hydra.launcher.slots", "hydra.sweeper.params", "hydra.sweeper.max_batch_size",
-              "hydra.verbose", "hydra/sweeper", "hydra/launcher")  # fmt: skip
+              "hydra/sweeper", "hydra/launcher")  # fmt: skip
 """What of Hydra's own config may be set. The rest of it can run code or write anywhere."""
 
 OPEN = ("data.columns.", "model.config.", "training.optimizer_options.", "training.schedule_options.")
@@ -77,7 +77,7 @@ def values(overrides: list[str], config_dir: str | None = None) -> dict[str, Any
         UserError: an unknown group choice or key, a value that does not parse, a value that is missing.
     """
     with explained(overrides):
-        config = compose("config", _checked(overrides, config_dir), return_hydra_config=True)
+        config = compose("config", checked(overrides, config_dir), return_hydra_config=True)
         _check_hydra(config.hydra)
         chosen = config.hydra.runtime.choices.items()
         choices = {group: choice for group, choice in chosen if not group.startswith("hydra/") and choice}
@@ -87,18 +87,35 @@ def values(overrides: list[str], config_dir: str | None = None) -> dict[str, Any
     return {str(key): value for key, value in plain.items()} | {"choices": choices}
 
 
+def shown(overrides: list[str], config_dir: str | None, package: str | None, resolve: bool) -> str:
+    """The composed config as yaml, or one package of it: what ``--cfg job`` prints.
+
+    Raises:
+        UserError: as `values`, but a missing value is shown, not refused.
+    """
+    with explained(overrides):
+        config: Any = compose("config", checked(overrides, config_dir))
+        if resolve:
+            OmegaConf.resolve(config)
+        if package:
+            config = OmegaConf.select(config, package)
+            if config is None:
+                raise UserError(_no_such_key(package, overrides))
+        return OmegaConf.to_yaml(config) if OmegaConf.is_config(config) else f"{config}\n"
+
+
 def check_sweep(overrides: list[str], config_dir: str | None) -> str:
     """Refuse what is closed in Hydra's config of a sweep, before Hydra acts on it; gives the folder for runs."""
     hydra = GlobalHydra.instance().hydra
     assert hydra is not None
     config = hydra.compose_config(
-        "config", _checked(overrides, config_dir), RunMode.MULTIRUN, with_log_configuration=False
+        "config", checked(overrides, config_dir), RunMode.MULTIRUN, with_log_configuration=False
     )
     _check_hydra(config.hydra)
     return str(config.runs)
 
 
-def _checked(overrides: list[str], config_dir: str | None) -> list[str]:
+def checked(overrides: list[str], config_dir: str | None) -> list[str]:
     """The overrides as Hydra takes them, with the folder of ``--config-dir``."""
     for override in overrides:
         key = override.lstrip("+~").partition("=")[0]
@@ -136,10 +153,13 @@ def _check_hydra(hydra: DictConfig) -> None:
         for key, value in _leaves(plain, f"hydra.{group}"):
             if key.endswith((".()", "._target_")) or (key.endswith(".class") and not str(value).startswith("logging.")):
                 raise UserError(f"{key}={value}: this would run code, so a config cannot say it")
-    for group, allowed in (("launcher", "hydra_plugins.xp.Pool"), ("sweeper", "hydra._internal.core_plugins.")):
-        target = str(hydra[group].get("_target_"))
-        if not target.startswith((allowed, "hydra_plugins.")):
-            raise UserError(f"hydra.{group}._target_={target}: this would run code; choose hydra/{group}=<name>")
+    for group in ("launcher", "sweeper"):
+        settings = OmegaConf.to_container(hydra[group], resolve=False)
+        for key, value in _leaves(settings, f"hydra.{group}"):
+            top = key == f"hydra.{group}._target_"
+            plugin = str(value) == "hydra_plugins.xp.Pool" or str(value) in Plugins.instance().class_name_to_class
+            if (top and not plugin) or (not top and re.search(r"\._\w+_(\.|$)", key)):
+                raise UserError(f"{key}={value}: this would run code; choose hydra/{group}=<name>")
 
 
 def _leaves(node: Any, prefix: str) -> Iterator[tuple[str, Any]]:

@@ -27,12 +27,19 @@ def choose_device(wanted: Device) -> torch.device:
     import torch
 
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    chosen = next(name for name in ("cuda", "mps", "cpu") if there[name]) if wanted == "auto" else wanted
+    alone = os.environ.get("WORLD_SIZE", "1") == "1"  # Processes cannot exchange gradients between Apple GPUs.
+    chosen = (
+        next(name for name in ("cuda", *(["mps"] if alone else []), "cpu") if there[name])
+        if wanted == "auto"
+        else wanted
+    )
     if not there[chosen]:
         has = ", ".join(name for name, present in there.items() if present)
         raise UserError(f"device={wanted}: torch sees no such device here. It sees: {has}")
     if chosen == "cuda":
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        if device.index >= torch.cuda.device_count():
+            raise UserError(f"device=cuda: more processes than the {torch.cuda.device_count()} GPUs here; use fewer")
         torch.cuda.set_device(device)
         return device
     return torch.device(chosen)

@@ -103,6 +103,7 @@ class Job:
     done: bool = False
     best: float | None = None
     best_step: int = 0
+    evaluated_step: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
     """The newest evaluation."""
 
@@ -123,6 +124,7 @@ class Job:
             range(len(plan)),  # type: ignore[arg-type]
             batch_size=None,
             num_workers=self.recipe.workers,
+            multiprocessing_context="fork" if self.recipe.workers else None,  # The job itself cannot be pickled.
             collate_fn=partial(self._prepare, plan),
         )
         self.network.train()
@@ -217,16 +219,28 @@ class Job:
         }
         self.log(points, step.number)
 
+    def advance(self) -> None:
+        """Step the schedule, unless it goes by the evaluations."""
+        from torch.optim.lr_scheduler import ReduceLROnPlateau
+        from transformers.optimization import GreedyLR
+
+        if not isinstance(self.schedule, ReduceLROnPlateau | GreedyLR):
+            self.schedule.step()
+
     def _evaluate(self, step: Step) -> None:
-        self.metrics = self.evaluate()
+        from torch.optim.lr_scheduler import ReduceLROnPlateau
+        from transformers.optimization import GreedyLR
+
+        self.metrics, self.evaluated_step = self.evaluate(), step.number
         self.network.train()
         self.log({f"eval/{name}": value for name, value in self.metrics.items()}, step.number)
-        if self.metric not in self.metrics:
-            raise UserError(
-                f"training.metric={self.metric}: this task has {', '.join(sorted(self.metrics))}; choose one of them"
-            )
         value = self.metrics[self.metric]
-        if self.best is None or (value < self.best if self.goal == "min" else value > self.best):
+        if isinstance(self.schedule, ReduceLROnPlateau | GreedyLR):
+            self.schedule.step(value)
+        # A value that is not finite is never the best; its comparison with anything is false.
+        if math.isfinite(value) and (
+            self.best is None or (value < self.best if self.goal == "min" else value > self.best)
+        ):
             self.best, self.best_step, self._worse = value, step.number, 0
             self.keep()
         else:

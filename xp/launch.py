@@ -8,6 +8,7 @@ import os
 import re
 import secrets
 import signal
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,15 @@ from typing import Any
 from xp import world
 from xp.error import UserError
 from xp.run import Run
+
+FOREIGN = (
+    ("ACCELERATE_MIXED_PRECISION", "no", "use precision=bf16 or fp32"),
+    ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1", "use training.micro_batch_size"),
+    ("ACCELERATE_DYNAMO_BACKEND", "no", "use training.compile=true"),
+    ("ACCELERATE_USE_FSDP", "false", "xp has no sharding"),
+    ("ACCELERATE_USE_DEEPSPEED", "false", "xp has no sharding"),
+)
+"""What ``accelerate launch`` sets, its harmless value, and what to use instead: it would change numbers unseen."""
 
 
 def new_folder(run: Run) -> Path:
@@ -34,6 +44,11 @@ def processes(run: Run) -> int:
     Raises:
         UserError: ``backend=torch`` under several processes, or another number than ``backend.processes`` says.
     """
+    for variable, harmless, instead in FOREIGN:
+        if os.environ.get(variable, harmless).lower() not in (harmless, "false", "0"):
+            raise UserError(
+                f"{variable}={os.environ[variable]}: accelerate's launcher asks for what xp decides; {instead}"
+            )
     launched = world.size() if world.size() > 1 else _unstarted()
     if launched > 1 and run.backend.name == "torch":
         raise UserError(f"backend=torch: it trains in one process, and {launched} were launched; use accelerate or hf")
@@ -41,7 +56,7 @@ def processes(run: Run) -> int:
         raise UserError(f"backend.processes={run.backend.processes}: {launched} were launched; leave it out")
     if launched > 1 and run.command != "train":
         raise UserError(f"command={run.command}: it runs in one process, and {launched} were launched")
-    return max(launched, run.backend.processes) if run.command == "train" else 1
+    return max(launched, run.backend.processes)
 
 
 def _unstarted() -> int:
@@ -126,6 +141,10 @@ def _worker(rank: int, number: int, folder: Path, parent: str | None) -> None:
         work(run, folder, parent)
     except UserError as error:
         (folder / "error.txt").write_text(str(error))
+        for _ in range(300):  # The first to end takes the others with it: let rank 0 tell MLflow what happened.
+            if rank == 0 or '"status"' in (folder / "journal.jsonl").read_text():
+                break
+            time.sleep(0.1)
         raise
     finally:
         world.leave()
@@ -141,7 +160,7 @@ def work(run: Run, folder: Path, parent: str | None) -> dict[str, Any]:
     from xp.tracking import Tracker, Untracked
 
     _quiet()
-    signal.signal(signal.SIGTERM, _terminated)
+    signal.signal(signal.SIGTERM, terminated)
     report = Report()
     report.say(f"run {folder.name}")
     # Only rank 0 tracks.
@@ -180,7 +199,8 @@ def _tags(run: Run, folder: Path) -> dict[str, str]:
     }
 
 
-def _terminated(number: int, frame: object) -> None:
+def terminated(number: int, frame: object) -> None:
+    """Leave by an exception, so that every run that is open gets closed."""
     raise SystemExit(128 + number)
 
 

@@ -19,12 +19,13 @@ class Peft(Component):
     """Parameter-efficient fine-tuning, or none."""
 
     @abstractmethod
-    def apply(self, network: PreTrainedModel, task_type: str) -> PreTrainedModel:
+    def apply(self, network: PreTrainedModel, task_type: str, new: list[str]) -> PreTrainedModel:
         """The network with just the weights trainable that are to be trained.
 
         Args:
             network: as loaded; a ``PeftModel`` where the model's path was an adapter folder.
-            task_type: peft's name for the task, by which a new head stays trainable.
+            task_type: peft's name for the task, by which a head stays trainable.
+            new: names of random weights that the pretrained model had none for; they are trained and saved in full.
 
         Raises:
             UserError: the settings fit no layer of this network.
@@ -34,7 +35,7 @@ class Peft(Component):
 class NoPeft(Peft, name="none"):
     """Train every weight."""
 
-    def apply(self, network: PreTrainedModel, task_type: str) -> PreTrainedModel:
+    def apply(self, network: PreTrainedModel, task_type: str, new: list[str]) -> PreTrainedModel:
         """The network itself; an adapter it came with is merged into it first."""
         if hasattr(network, "merge_and_unload"):
             network = network.merge_and_unload()
@@ -61,7 +62,7 @@ class Lora(Peft, name="lora"):
     bias: Literal["none", "all", "lora_only"]
     """Which bias weights are trained along."""
 
-    def apply(self, network: PreTrainedModel, task_type: str) -> PreTrainedModel:
+    def apply(self, network: PreTrainedModel, task_type: str, new: list[str]) -> PreTrainedModel:
         """A ``peft.PeftModel`` around the network; an adapter that it came with is trained further."""
         from peft import LoraConfig, get_peft_model
 
@@ -74,6 +75,7 @@ class Lora(Peft, name="lora"):
             lora_dropout=self.dropout,
             target_modules=self.target_modules,
             bias=self.bias,
+            modules_to_save=sorted({name.rpartition(".")[0] for name in new}) or None,
         )
         try:
             adapted = get_peft_model(network, config)
@@ -86,20 +88,32 @@ class Lora(Peft, name="lora"):
                 f"peft.target_modules={self.target_modules}: no layer of this model matches.{nearest(first, layers)} "
                 f"Its linear layers: {', '.join(layers)}; or all-linear"
             ) from error
-        for parameter in adapted.parameters():
-            if parameter.requires_grad:  # Updates of a few 1e-5 vanish in bfloat16's 8 bits.
-                parameter.data = parameter.data.float()
-        return adapted
+        return _trained_in_float32(adapted)
 
     def _further(self, network: PreTrainedModel) -> PreTrainedModel:
+        """The adapter that the network came with, if it is one of these settings."""
         there = network.active_peft_config
-        if there.peft_type != "LORA" or (there.r, there.lora_alpha) != (self.rank, self.alpha):
-            raise UserError(
-                f"peft=lora peft.rank={self.rank} peft.alpha={self.alpha}: model.path has "
-                f"type {there.peft_type}, rank {getattr(there, 'r', 0)}, alpha {getattr(there, 'lora_alpha', 0)}; "
-                "give the same to train it further, or peft=none to merge it and train all weights"
-            )
-        return network
+        if there.peft_type != "LORA":
+            raise UserError(f"peft=lora: model.path has an adapter of type {there.peft_type}; peft=none merges it")
+        saved = {"rank": there.r, "alpha": there.lora_alpha, "dropout": there.lora_dropout, "bias": there.bias}
+        if isinstance(self.target_modules, list):
+            saved["target_modules"] = sorted(there.target_modules)
+        for name, value in saved.items():
+            wanted = getattr(self, name)
+            if value != (sorted(wanted) if name == "target_modules" else wanted):
+                raise UserError(
+                    f"peft.{name}={wanted}: the adapter in model.path has {value}; "
+                    "give the same to train it further, or peft=none to merge it and train all weights"
+                )
+        return _trained_in_float32(network)
+
+
+def _trained_in_float32(network: PreTrainedModel) -> PreTrainedModel:
+    """The network with its trainable weights in float32: updates of a few 1e-5 vanish in bfloat16's 8 bits."""
+    for parameter in network.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    return network
 
 
 def count(network: nn.Module) -> tuple[int, int]:

@@ -29,7 +29,8 @@ class Job:
     """One run of a sweep: what was asked of it and what has become of it."""
 
     def __init__(self, number: int, overrides: Sequence[str], run: Run) -> None:
-        self.number, self.overrides, self.run = number, list(overrides), run
+        self.number, self.run = number, run
+        self.overrides = [override.lstrip("+") for override in overrides]
         self.status, self.error = "waiting", ""
         self.result: dict[str, Any] = {}
         self.process: BaseProcess | None = None
@@ -131,7 +132,8 @@ def _do(values: dict[str, Any], parent: str, answer: Connection, log: Path, slot
         torch.set_num_threads(threads)
         os.environ["OMP_NUM_THREADS"] = str(threads)
         if gpus := torch.cuda.device_count():
-            os.environ["CUDA_VISIBLE_DEVICES"] = str(slot % gpus)
+            visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus)))).split(",")
+            os.environ["CUDA_VISIBLE_DEVICES"] = visible[slot % len(visible)]
     try:
         answer.send(("result", start(Run.parse(values), parent)))
     except UserError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -58,18 +58,18 @@ def prepare(
         if not network.supports_gradient_checkpointing:
             raise UserError("training.gradient_checkpointing=true: this model has no support for it; set it to false")
         network.activation_checkpointing_enable({"use_reentrant": False})
-    network.config.use_cache = False  # A cache of keys and values only costs memory in training.
+    if hasattr(network.config, "use_cache"):
+        network.config.use_cache = False  # A cache of keys and values only costs memory in training.
     if recipe.compile:
         network.compile()
     optimizer = recipe.make_optimizer(network, device)
-    metric = recipe.metric or task.objective
-    metric = metric.removeprefix("eval/")
+    metric = recipe.metric or task.scores[0]
     keeps = recipe.keep_best and world.rank() == 0
     return Job(
         recipe=recipe,
         network=network,
         optimizer=optimizer,
-        schedule=recipe.make_schedule(optimizer, recipe.total_steps(len(train.rows))),
+        schedule=recipe.make_schedule(optimizer, recipe.total_steps(len(train.rows)), better(metric)),
         rows=train.rows,
         seed=seed,
         device=device,
@@ -88,11 +88,11 @@ def prepare(
     )
 
 
-def check_length(task: Task, loaded: Loaded) -> None:
-    """Refuse sequences longer than the model's positions reach.
+def check_fit(task: Task, loaded: Loaded) -> None:
+    """Refuse a network that cannot do the task as asked.
 
     Raises:
-        UserError: ``task.max_length`` is too large.
+        UserError: ``task.max_length`` is more than its positions reach, or a language model that sees the future.
     """
     bounds = [loaded.tokenizer.model_max_length, positions(loaded.network.config) or 1 << 60]
     if task.max_length > min(bounds):
@@ -100,33 +100,52 @@ def check_length(task: Task, loaded: Loaded) -> None:
             f"task.max_length={task.max_length}: this model takes sequences of at most {min(bounds)} tokens; "
             f"use task.max_length={min(bounds)} or less, or another model"
         )
+    if task.packable and _sees_ahead(loaded.network, len(loaded.tokenizer)):
+        raise UserError(
+            f"task={task.name}: this model sees the tokens it is to predict, as encoders do; choose a decoder, "
+            "or give model.config.is_decoder=true where the architecture has it"
+        )
+
+
+def _sees_ahead(network: nn.Module, vocabulary: int) -> bool:
+    """Whether the last token of a sequence changes what the network says before it."""
+    import torch
+
+    network.eval()
+    tokens = torch.arange(3, 11, device=next(network.parameters()).device)[None] % vocabulary
+    other = tokens.clone()
+    other[0, -1] = (other[0, -1] + 1) % vocabulary
+    with torch.inference_mode():
+        first, second = (network(input_ids=each).logits[:, :-1].float() for each in (tokens, other))
+    return bool((first - second).abs().max() > 1e-3 * first.std())
 
 
 def check_packing(task: Task, network: nn.Module, train: Encoded, pad: int, device: torch.device) -> None:
     """Prove on two rows that the network keeps packed rows apart; not every architecture does.
 
     Raises:
-        UserError: the two rows packed have another loss than alone.
+        UserError: the second of two packed rows gets other logits than it gets alone.
     """
     import torch
 
-    examples = [train.rows[number] for number in range(min(2, len(train.rows)))]
     half = max(2, task.max_length // 2)
-    examples = [row | {"input_ids": row["input_ids"][:half]} for row in examples]
+    rows = [row | {"input_ids": row["input_ids"][:half]} for row in train.rows.select(range(min(2, len(train.rows))))]
+    second = len(rows[-1]["input_ids"])
     network.eval()
 
-    def loss(sequences: Sequence[Sequence[dict[str, Any]]]) -> float:
-        batch = {name: value.to(device) for name, value in task.collate(sequences, pad).items()}
-        return float(task.loss(network, batch, 0.0))
+    def logits(examples: list[dict[str, Any]]) -> torch.Tensor:
+        batch = {name: value.to(device) for name, value in task.collate([examples], pad).items() if name != "labels"}
+        found: torch.Tensor = network(**batch).logits[0, -second:].float()
+        return found
 
     with torch.inference_mode():
+        alone = logits(rows[-1:])
         try:
-            together = loss([examples])
+            apart = (logits(rows) - alone).abs().max() <= 1e-2 * alone.std()
         except (TypeError, ValueError, RuntimeError, IndexError):
-            together = float("nan")  # It takes no positions or no mask of this shape.
-        alone = sum(loss([[row]]) for row in examples)
-    if not abs(together - alone) <= 0.01 * abs(alone):
+            apart = torch.tensor(False)  # It takes no positions, or no mask of this shape.
+    if not apart:
         raise UserError(
-            f"training.batching=packed: this model does not keep packed rows apart (loss {together:.3f} together, "
-            f"{alone:.3f} alone); use training.batching=length"
+            "training.batching=packed: this model does not keep rows apart that share a sequence; "
+            "use training.batching=length"
         )

@@ -58,6 +58,13 @@ class Run(Settings):
             raise ValueError(
                 f"training.batching=packed: rows of task={self.task.name} cannot share sequences; use length or shuffle"
             )
+        if self.command != "train" and self.backend.processes > 1:
+            raise ValueError(f"backend.processes={self.backend.processes}: command={self.command} runs in one process")
+        metric = self.training.metric
+        if metric is not None and metric not in self.task.scores:
+            raise ValueError(
+                f"training.metric={metric}: the task has no such metric.{nearest(metric, self.task.scores)}"
+            )
         known = {column for each in Task.registry.values() if issubclass(each, Task) for column in each.columns}
         for column in self.data.columns:
             if column not in known:

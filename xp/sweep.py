@@ -6,6 +6,7 @@ import json
 import math
 import secrets
 import shutil
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -21,6 +22,7 @@ from hydra.plugins.launcher import Launcher
 
 from xp import compose
 from xp.error import UserError
+from xp.launch import terminated
 from xp.pool import Job, run_all, varying
 
 if TYPE_CHECKING:
@@ -90,32 +92,37 @@ def sweep(overrides: list[str], config_dir: str | None) -> int:
     with compose.explained(overrides):
         runs = compose.check_sweep(overrides, config_dir)
         Pool.folder = Path(runs) / f"sweep-{secrets.token_hex(3)}"
-        search = [f"hydra.searchpath=[file://{Path(config_dir).absolute()}]"] if config_dir else []
-        status = "KILLED"
+        status, error = "KILLED", ""
+        signal.signal(signal.SIGTERM, terminated)
         # Sweepers write to this folder before any job is checked; what they wrote is kept once there is a sweep.
         with TemporaryDirectory() as notes:
             try:
-                arguments = ["hydra.mode=MULTIRUN", f"hydra.sweep.dir={notes}", *search, *overrides]
+                arguments = ["hydra.mode=MULTIRUN", f"hydra.sweep.dir={notes}", *compose.checked(overrides, config_dir)]
                 hydra.multirun("config", lambda config: None, arguments, with_log_configuration=False)
                 status = "FINISHED" if all(job.status == "finished" for job in Pool.jobs) else "FAILED"
+            except Exception as failure:
+                status, error = "FAILED", str(failure)
+                raise
             finally:
                 if Pool.tracker is not None:
                     shutil.copytree(notes, Pool.folder, dirs_exist_ok=True)
-                    _close_sweep(Pool.tracker, Pool.jobs, status)
+                    _close_sweep(Pool.tracker, Pool.jobs, status, error)
     return 0 if status == "FINISHED" else 1
 
 
 def _open_sweep(run: Run) -> Tracker:
     """The parent run; it makes the store's tables and the experiment, so that jobs do not race for it."""
+    from xp.hardware import source
     from xp.tracking import Tracker
 
     Pool.folder.mkdir(parents=True, exist_ok=True)
-    tracker = Tracker(run.tracking, Pool.folder, {"xp.command": "sweep", "xp.folder": str(Pool.folder)}, None)
+    tags = {"xp.command": "sweep", "xp.folder": str(Pool.folder)} | source()
+    tracker = Tracker(run.tracking, Pool.folder, tags, None)
     tracker.opened()
     return tracker
 
 
-def _close_sweep(tracker: Tracker, jobs: list[Job], status: Any) -> None:
+def _close_sweep(tracker: Tracker, jobs: list[Job], status: Any, error: str) -> None:
     """The table of all jobs, the best first, on the screen and in MLflow; and the parent run's end."""
     direction = 1 if any(job.result.get("goal") == "min" for job in jobs) else -1
     ranked = sorted(jobs, key=lambda job: (math.isnan(job.objective), direction * (job.objective if job.result else 0)))
@@ -130,7 +137,7 @@ def _close_sweep(tracker: Tracker, jobs: list[Job], status: Any) -> None:
         tracker.log({"best/objective": best.objective}, 0)
         tracker.tags({"xp.best": best.result["run_id"]})
     tracker.params({"jobs": len(jobs), "overrides": " | ".join(" ".join(job.overrides) for job in jobs)})
-    tracker.close(status, "; ".join(job.error for job in jobs if job.error))
+    tracker.close(status, "; ".join([error] * bool(error) + [job.error for job in jobs if job.error]))
     _print_table(ranked, tracker)
 
 

@@ -25,6 +25,8 @@ Schedule = Literal[
     "constant_with_warmup",
     "inverse_sqrt",
     "warmup_stable_decay",
+    "reduce_lr_on_plateau",
+    "greedy",
 ]
 
 
@@ -62,7 +64,7 @@ class Training(Settings):
     """Highest learning rate, reached at the end of the warm-up."""
 
     schedule: Schedule
-    """Course of the learning rate, by transformers' name for it."""
+    """Course of the learning rate, by transformers' name for it; the last two go by the evaluations' metric."""
 
     schedule_options: dict[str, Any]
     """More of the schedule's own arguments, for example ``{min_lr_rate: 0.1}``."""
@@ -107,6 +109,10 @@ class Training(Settings):
     def _one_length(self) -> Training:
         if (self.epochs is None) == (self.max_steps is None):
             raise ValueError("epochs and max_steps: exactly one of the two says how long; set the other to null")
+        if self.warmup and self.schedule in ("constant", "reduce_lr_on_plateau", "greedy"):
+            raise ValueError(f"warmup={self.warmup}: schedule={self.schedule} has none; set it to 0")
+        if self.schedule == "warmup_stable_decay" and "num_decay_steps" not in self.schedule_options:
+            raise ValueError("schedule_options.num_decay_steps has no value; schedule=warmup_stable_decay needs one")
         return self
 
     def total_steps(self, rows: int) -> int:
@@ -143,24 +149,31 @@ class Training(Settings):
         except (ValueError, TypeError) as error:
             raise UserError(f"training.optimizer_options: {self.optimizer} refuses them: {error}") from error
 
-    def make_schedule(self, optimizer: torch.optim.Optimizer, total_steps: int) -> torch.optim.lr_scheduler.LRScheduler:
+    def make_schedule(
+        self, optimizer: torch.optim.Optimizer, total_steps: int, goal: Literal["min", "max"] = "min"
+    ) -> torch.optim.lr_scheduler.LRScheduler:
         """transformers' schedule of that name over all steps, warm-up included.
+
+        Args:
+            optimizer: whose learning rates it sets.
+            total_steps: of the whole training.
+            goal: which way the deciding metric is good, for a schedule that goes by it.
 
         Raises:
             UserError: a warm-up longer than the training, or an option that this schedule does not have.
         """
+        from torch.optim.lr_scheduler import ReduceLROnPlateau
         from transformers import SchedulerType, get_scheduler
-        from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
+        from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION, GreedyLR
 
         warmup = round(self.warmup * total_steps) if self.warmup < 1 else int(self.warmup)
         if warmup > total_steps:
             raise UserError(f"training.warmup={self.warmup}: longer than the whole training of {total_steps} steps")
-        if self.schedule == "constant" and warmup:
-            raise UserError("training.warmup: schedule=constant has none; set it to 0 or use constant_with_warmup")
         options = self.schedule_options
-        if self.schedule == "warmup_stable_decay" and "num_decay_steps" not in options:
-            raise UserError("training.schedule=warmup_stable_decay: give training.schedule_options.num_decay_steps")
-        function = TYPE_TO_SCHEDULER_FUNCTION[SchedulerType(self.schedule)]
+        function: Any = TYPE_TO_SCHEDULER_FUNCTION[SchedulerType(self.schedule)]
+        if self.schedule in ("reduce_lr_on_plateau", "greedy"):  # They go by the metric of each evaluation.
+            function = ReduceLROnPlateau if self.schedule == "reduce_lr_on_plateau" else GreedyLR
+            options = {"mode": goal} | options
         given = {"optimizer", "num_warmup_steps", "num_training_steps"}
         _check_options("schedule", self.schedule, function, options, given)
         try:

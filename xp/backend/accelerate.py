@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from xp.backend.base import Backend
-from xp.error import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,12 +29,6 @@ class ManyDevices:
     def __init__(self, job: Job) -> None:
         from accelerate import Accelerator
 
-        # xp's precision and micro-batches decide; what a launcher asks for on its own account is refused.
-        asked = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
-        if asked != "no":
-            raise UserError(
-                f"accelerate launch --mixed_precision {asked}: xp decides that; use precision={asked} instead"
-            )
         self.accelerator = Accelerator(
             cpu=job.device.type == "cpu",
             mixed_precision="no",

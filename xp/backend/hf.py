@@ -35,6 +35,7 @@ class HuggingFace(Backend, name="hf"):
             ddp_find_unused_parameters=False,
         )
 
+        arguments._n_gpu = min(1, arguments.n_gpu)  # One device a process; Trainer would take all with DataParallel.
         trainer = _trainer_class()(job, model=job.network, args=arguments, optimizers=(job.optimizer, job.schedule))
         trainer.remove_callback(PrinterCallback)
         trainer.train()

@@ -42,7 +42,7 @@ def fit(job: Job, engine: Engine) -> None:
         grad_norm = engine.clip(most)
         learning_rate = float(job.schedule.get_last_lr()[0])
         engine.step()
-        job.schedule.step()
+        job.advance()
         job.finish(step, losses, grad_norm, learning_rate)
         if job.done:
             break

@@ -51,8 +51,11 @@ class Data(Component):
     """Evaluate on at most this many rows, likewise."""
 
     @abstractmethod
-    def read(self) -> tuple[Dataset | None, Dataset | None, str]:
+    def read(self, train: bool) -> tuple[Dataset | None, Dataset | None, str]:
         """The train and eval rows as the source has them, and where they come from.
+
+        Args:
+            train: whether rows to train on are needed.
 
         Raises:
             UserError: the source is not there or cannot be read.
@@ -68,7 +71,10 @@ class Data(Component):
         Raises:
             UserError: no such source, a missing column (lists those there are), or a split without rows.
         """
-        train_rows, eval_rows, source = self.read()
+        named = [self.columns.get(column, column) for column in columns]
+        if len(set(named)) < len(named):
+            raise UserError(f"data.columns: {' and '.join(columns)} cannot both be {named[0]!r}")
+        train_rows, eval_rows, source = self.read(train)
         if eval_rows is None or (train and train_rows is None):
             side = "eval" if eval_rows is None else "train"
             raise UserError(f"data.{side} is not set: give data.{side}=<a file or split>")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from xp.error import UserError, nearest
 if TYPE_CHECKING:
     from datasets import Dataset
 
-FORMATS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
+FORMATS = {".csv": "csv", ".tsv": "tsv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
 
 
 class Files(Data, name="files"):
@@ -26,13 +27,14 @@ class Files(Data, name="files"):
     header: list[str] | None
     """Column names of csv and tsv files that have no header line; null where the first line is the header."""
 
-    quoting: bool
-    """Whether double quotes in csv and tsv files enclose a field; false takes them as they stand."""
+    quoting: bool | None
+    """Whether double quotes enclose a field; null: in csv they do, in tsv they stand for themselves."""
 
-    def read(self) -> tuple[Dataset | None, Dataset | None, str]:
+    def read(self, train: bool) -> tuple[Dataset | None, Dataset | None, str]:
         """Each split's files, read by datasets."""
         parts = [f"{split}={value}" for split, value in (("train", self.train), ("eval", self.eval)) if value]
-        return self._split("train", self.train), self._split("eval", self.eval), ", ".join(parts)
+        rows = self._split("train", self.train) if train else None
+        return rows, self._split("eval", self.eval), ", ".join(parts)
 
     def _split(self, split: str, files: str | list[str] | None) -> Dataset | None:
         if not files:
@@ -44,16 +46,32 @@ class Files(Data, name="files"):
                 f"data.{split}: files of one split need one format, these have {', '.join(sorted(formats))}"
             )
         kind = formats.pop()
-        options: dict[str, Any] = {}
-        if kind == "csv":
-            import csv
-
-            options = {"sep": "\t" if files[0].endswith(".tsv") else ",", "keep_default_na": False}
-            options |= {"quoting": csv.QUOTE_MINIMAL if self.quoting else csv.QUOTE_NONE}
-            options |= {"names": self.header} if self.header else {}
-        elif self.header:
+        if kind in ("csv", "tsv"):
+            return self._table(split, files, kind)
+        if self.header:
             raise UserError(f"data.header is for csv and tsv files; {files[0]} names its own columns")
-        return _read(kind, files, split, options)
+        return _read(kind, files, split, {})
+
+    def _table(self, split: str, files: list[str], kind: str) -> Dataset:
+        quoting = kind == "csv" if self.quoting is None else self.quoting
+        style: dict[str, Any] = {"delimiter": "\t" if kind == "tsv" else ",", "strict": True}
+        style["quoting"] = csv.QUOTE_MINIMAL if quoting else csv.QUOTE_NONE
+        for file in files:  # pandas takes a row that is too long for an index, without a word.
+            with open(file, encoding="utf-8", newline="") as lines:
+                reader = csv.reader(lines, **style)
+                try:
+                    width = len(self.header or next(reader))
+                    odd = next((row for row in reader if row and len(row) != width), None)
+                except (csv.Error, UnicodeDecodeError, StopIteration) as error:
+                    raise UserError(f"data.{split}={file}: line {reader.line_num}: {error}") from error
+                if odd is not None:
+                    raise UserError(
+                        f"data.{split}={file}: line {reader.line_num} has {len(odd)} fields, "
+                        f"{'data.header' if self.header else 'the header line'} has {width}; "
+                        "mend the line, or set data.header or data.quoting"
+                    )
+        options = {"sep": style["delimiter"], "quoting": style["quoting"], "keep_default_na": False, "index_col": False}
+        return _read("csv", files, split, options | ({"names": self.header} if self.header else {}))
 
     def _format(self, split: str, file: str) -> str:
         ending = Path(file).suffix.lower()

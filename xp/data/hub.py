@@ -29,10 +29,11 @@ class Hub(Data, name="hub"):
     eval: str | None
     """Name of the split to evaluate on."""
 
-    def read(self) -> tuple[Dataset | None, Dataset | None, str]:
+    def read(self, train: bool) -> tuple[Dataset | None, Dataset | None, str]:
         """Each split, from the hub or its cache on this machine."""
         source = f"{self.path}{f'/{self.subset}' if self.subset else ''}{f'@{self.revision}' if self.revision else ''}"
-        return self._split("train", self.train), self._split("eval", self.eval), source
+        rows = self._split("train", self.train) if train else None
+        return rows, self._split("eval", self.eval), source
 
     def _split(self, split: str, wanted: str | None) -> Dataset | None:
         from datasets import load_dataset

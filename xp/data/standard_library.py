@@ -40,7 +40,7 @@ class StandardLibrary(Data, name="standard_library"):
     packages: PositiveInt | None
     """For functions: keep those of the packages with the most functions, this many; null keeps all packages."""
 
-    def read(self) -> tuple[Dataset | None, Dataset | None, str]:
+    def read(self, train: bool) -> tuple[Dataset | None, Dataset | None, str]:
         """Rows in the order of their file's path."""
         from datasets import Dataset
 
@@ -65,7 +65,7 @@ class StandardLibrary(Data, name="standard_library"):
         package, _, inside = path.partition("/")
         if not inside:  # A module of its own, not a package.
             return
-        lines = text.splitlines()
+        lines = text.split("\n")
         for function in _functions(text):
             body = "\n".join(lines[function.lineno - 1 : function.end_lineno])
             yield {"text": textwrap.dedent(body), "label": package, "path": path}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -42,8 +42,8 @@ class Task(Component):
     columns: ClassVar[tuple[str, ...]]
     """The columns that this task reads; ``data.columns`` says what they are called in the source."""
 
-    objective: ClassVar[str]
-    """The metric that decides which of two models is better, where ``training.metric`` names none."""
+    scores: ClassVar[tuple[str, ...]]
+    """Its metrics; the first one decides which of two models is better, where ``training.metric`` names none."""
 
     packable: ClassVar[bool] = False
     """Whether rows may share a sequence (``training.batching=packed``)."""
@@ -101,6 +101,18 @@ class Task(Component):
         """The text of ``rows``, to train a tokenizer on."""
         for batch in rows.select_columns(["text"]).iter(1000):
             yield from batch["text"]
+
+
+def mapped(
+    rows: Dataset, features: Callable[[dict[str, list[Any]]], dict[str, list[Any]]], types: dict[str, Any]
+) -> Dataset:
+    """``rows`` turned into other columns, a thousand at a time; ``types`` names the type of each new column."""
+    from datasets import Features, List, Value
+
+    made = {name: List(Value(kind[0])) if isinstance(kind, list) else Value(kind) for name, kind in types.items()}
+    return rows.map(
+        features, batched=True, remove_columns=rows.column_names, features=Features(made), keep_in_memory=True
+    )
 
 
 def padded(rows: Sequence[Sequence[int]], value: int) -> Tensor:

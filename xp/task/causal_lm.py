@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from xp.error import UserError
-from xp.task.base import IGNORE, Encoded, Task, padded
+from xp.task.base import IGNORE, Encoded, Task, mapped, padded
 
 if TYPE_CHECKING:
     from typing import Annotated
@@ -29,7 +29,7 @@ class CausalLM(Task, name="causal_lm"):
     auto_class: ClassVar[str] = "AutoModelForCausalLM"
     peft_type: ClassVar[str] = "CAUSAL_LM"
     columns: ClassVar[tuple[str, ...]] = ("text",)
-    objective: ClassVar[str] = "loss"
+    scores: ClassVar[tuple[str, ...]] = ("loss", "perplexity", "bits_per_byte")
     packable: ClassVar[bool] = True
 
     max_length: Annotated[int, Field(ge=2)]
@@ -73,7 +73,15 @@ class CausalLM(Task, name="causal_lm"):
                 "items": [len(window) - 1 for window in columns["input_ids"]],
             }
 
-        encoded = rows.map(features, batched=True, remove_columns=rows.column_names, keep_in_memory=True)
+        types = {
+            "input_ids": ["int32"],
+            "length": "int32",
+            "items": "int32",
+            "bytes": "int64",
+            "over": "bool",
+            "text": "bool",
+        }
+        encoded = mapped(rows, features, types)
         if not len(encoded):
             raise UserError("data: no text has two tokens or more, so there is nothing to predict")
         texts = sum(encoded["text"])
@@ -131,7 +139,7 @@ class CausalLM(Task, name="causal_lm"):
 
     def outcomes(self, network: nn.Module, batch: dict[str, Tensor]) -> dict[str, np.ndarray]:
         """The summed ``loss`` of each row: two numbers a sequence stay in memory, not its logits."""
-        return {"loss": self._token_losses(network, batch, 0.0).sum(-1).double().cpu().numpy()}
+        return {"loss": self._token_losses(network, batch, 0.0).sum(-1).cpu().double().numpy()}
 
     def metrics(self, outcomes: dict[str, np.ndarray], rows: Dataset, labels: Sequence[str]) -> dict[str, float]:
         """``loss`` in nats a token, ``perplexity`` a token, and ``bits_per_byte`` of UTF-8 text."""

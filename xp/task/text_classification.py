@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import PositiveInt
 
 from xp.error import UserError, nearest
-from xp.task.base import Encoded, Task, padded
+from xp.task.base import Encoded, Task, mapped, padded
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,7 +24,7 @@ class TextClassification(Task, name="text_classification"):
     auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
     peft_type: ClassVar[str] = "SEQ_CLS"
     columns: ClassVar[tuple[str, ...]] = ("text", "label")
-    objective: ClassVar[str] = "accuracy"
+    scores: ClassVar[tuple[str, ...]] = ("accuracy", "f1_macro", "loss")
 
     max_length: PositiveInt
     """Longest text, in tokens with the special ones."""
@@ -37,12 +37,22 @@ class TextClassification(Task, name="text_classification"):
         feature = rows.features["label"]
         if hasattr(feature, "names"):
             return list(feature.names)
+        return [str(value) for value in sorted(self._values(rows))]
+
+    def _values(self, rows: Dataset) -> list[Any]:
+        """The distinct values of the label column, each of them a class."""
+        feature = rows.features["label"]
+        kind = getattr(feature, "dtype", None)
+        if kind is None or kind.startswith(("float", "double", "list", "struct")):
+            raise UserError(
+                f"data.columns.label: it holds {kind or 'lists'}; task=text_classification needs one class a row"
+            )
         values = rows.unique("label")
-        if None in values:
-            raise UserError("data: the label column has empty cells; every row needs a label")
-        if any(isinstance(value, float) for value in values):
-            raise UserError("data.columns.label: its values are fractions; task=text_classification needs classes")
-        return [str(value) for value in sorted(values)]
+        missing = {None, ""} | ({-1} if hasattr(feature, "names") else set())  # -1 is the hub's "no label".
+        if not missing.isdisjoint(values):
+            count = sum(value in missing for value in rows["label"])
+            raise UserError(f"data: {count} of {len(rows)} rows have no label; remove them or choose another split")
+        return list(values)
 
     def config(self, labels: Sequence[str]) -> dict[str, Any]:
         """Number and names of the labels."""
@@ -53,13 +63,15 @@ class TextClassification(Task, name="text_classification"):
         """``input_ids`` with the tokenizer's special tokens, and ``label`` as a class id."""
         names = getattr(rows.features["label"], "names", None)
         ids = {name: number for number, name in enumerate(labels)}
-        present = {value: names[value] if names else str(value) for value in rows.unique("label")}
+        present = {value: names[value] if names else str(value) for value in self._values(rows)}
         for name in present.values():
             if name not in ids:
                 raise UserError(f"data: the label {name!r} is not one the model has.{nearest(name, ids)}")
 
         def features(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
             whole = tokenizer(batch["text"], truncation=False, verbose=False)["input_ids"]
+            # An empty text without special tokens would be no sequence at all: it is its end alone.
+            whole = [tokens or [tokenizer.eos_token_id or tokenizer.pad_token_id] for tokens in whole]
             over = [len(tokens) > self.max_length for tokens in whole]
             cut = (
                 tokenizer(batch["text"], truncation=True, max_length=self.max_length)["input_ids"] if any(over) else []
@@ -73,8 +85,9 @@ class TextClassification(Task, name="text_classification"):
                 "over": over,
             }
 
-        # The label column changes its type from names to ids, so its old feature must not be kept.
-        encoded = rows.map(features, batched=True, remove_columns=rows.column_names, keep_in_memory=True)
+        # Stated, because the label changes from a name to an id and datasets would keep the old column's type.
+        types = {"input_ids": ["int32"], "label": "int64", "length": "int32", "items": "int32", "over": "bool"}
+        encoded = mapped(rows, features, types)
         count = sum(encoded["over"])
         if count and self.overlong == "error":
             raise UserError(

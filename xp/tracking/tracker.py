@@ -1,113 +1,25 @@
-"""Tracking: a run's journal, and the thread that takes it to MLflow. The only file that imports mlflow."""
+"""A run's journal, and the thread that takes it to MLflow."""
 
 from __future__ import annotations
 
 import json
-import logging
-import os
 import queue
 import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from xp.component import Settings
 from xp.error import UserError
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
+from xp.tracking.store import Tracking, first_line
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
+GIVE_UP = 3
+"""Failed requests in a row after which no more are sent: a server that hangs must not hold up the end of a run."""
+
 LONGEST_VALUE = 6000
 """MLflow cuts longer parameter values without a word."""
-
-
-class Tracking(Settings):
-    """Where MLflow is, and what it gets."""
-
-    uri: str
-    """``sqlite:///<file>`` for the embedded store, ``http://...`` for a server."""
-
-    experiment: str
-    """Name of the MLflow experiment that the run belongs to."""
-
-    log_model: bool
-    """Whether the trained model's files are copied to MLflow, so that ``model.path=mlflow:<run id>`` finds them."""
-
-    @property
-    def embedded(self) -> Path | None:
-        """The file of an embedded store."""
-        return Path(self.uri.removeprefix("sqlite:///")) if self.uri.startswith("sqlite:///") else None
-
-    @property
-    def address(self) -> str:
-        """The uri with an absolute path: MLflow keeps stores by their address, whatever the current folder then is."""
-        return f"sqlite:///{self.embedded.absolute()}" if self.embedded else self.uri
-
-    def client(self) -> MlflowClient:
-        """A client whose requests give up after seconds instead of minutes.
-
-        Raises:
-            UserError: an address that MLflow does not take.
-        """
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-        if not self.uri.startswith(("sqlite:///", "postgresql", "mysql", "mssql", "http://", "https://", "databricks")):
-            raise UserError(f"tracking.uri={self.uri}: give sqlite:///<file> or http://<server>")
-        from mlflow import MlflowClient
-        from mlflow.exceptions import MlflowException
-
-        if self.embedded:
-            try:
-                self.embedded.parent.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise UserError(f"tracking.uri={self.uri}: no folder can be made there: {error.strerror}") from error
-        for name in ("mlflow", "alembic"):  # The making of the embedded store is no news; they tell it in 100 lines.
-            logging.getLogger(name).setLevel(logging.WARNING)
-        try:
-            return MlflowClient(self.address)
-        except MlflowException as error:
-            raise UserError(f"tracking.uri={self.uri}: {_first_line(error)}") from error
-
-    def experiment_id(self, client: MlflowClient) -> str:
-        """The experiment of that name, made where there is none; its artifacts lie beside an embedded store."""
-        found = client.get_experiment_by_name(self.experiment)
-        if found is not None:
-            if found.lifecycle_stage == "deleted":
-                raise UserError(
-                    f"tracking.experiment={self.experiment}: it was deleted in MLflow; restore or rename it"
-                )
-            return str(found.experiment_id)
-        location = (self.embedded.parent / "artifacts").absolute().as_uri() if self.embedded else None
-        return str(client.create_experiment(self.experiment, artifact_location=location))
-
-    def locate(self, path: str) -> str:
-        """The folder of the model that ``mlflow:<run id>`` has logged; any other path as it is.
-
-        Raises:
-            UserError: no such run, or it holds no model.
-        """
-        if not path.startswith("mlflow:"):
-            return path
-        run_id = path.removeprefix("mlflow:")
-        client = self.client()
-        from mlflow.artifacts import download_artifacts
-        from mlflow.exceptions import MlflowException
-
-        try:
-            run = client.get_run(run_id)
-        except MlflowException as error:
-            raise UserError(f"model.path={path}: {self.uri} knows no such run; its id is in the run's table") from error
-        try:
-            if not client.list_artifacts(run_id, "model"):
-                folder = run.data.tags.get("xp.folder", "its run folder")
-                raise UserError(f"model.path={path}: that run logged no model; give model.path={folder}/model")
-            return str(download_artifacts(run_id=run_id, artifact_path="model", tracking_uri=self.address))
-        except MlflowException as error:
-            raise UserError(f"model.path={path}: {_first_line(error)}") from error
 
 
 class Tracker:
@@ -140,7 +52,7 @@ class Tracker:
         self._opened.wait()
         if not self.run_id:
             raise UserError(
-                f"tracking.uri={self.tracking.uri}: MLflow cannot be used there ({_first_line(self._failure)}); "
+                f"tracking.uri={self.tracking.uri}: MLflow cannot be used there ({first_line(self._failure)}); "
                 "start it, correct the address, or leave tracking.uri out to use the embedded store"
             ) from self._failure
         return self.run_id
@@ -176,7 +88,7 @@ class Tracker:
         self._journal.close()
         if self._failure is not None and self.run_id:
             print(
-                f"xp: MLflow did not get all of this run ({_first_line(self._failure)}); "
+                f"xp: MLflow did not get all of this run ({first_line(self._failure)}); "
                 f"its metrics are in {self.folder / 'journal.jsonl'}",
                 file=sys.stderr,
             )
@@ -189,13 +101,15 @@ class Tracker:
         except Exception as error:
             self._failure = error
         self._opened.set()
+        failures = 0
         while (work := self._work.get()) is not None:
             send, arguments = work
-            if self.run_id:
+            if self.run_id and failures < GIVE_UP:
                 try:
                     send(*arguments)
+                    failures = 0
                 except Exception as error:
-                    self._failure = error
+                    self._failure, failures = error, failures + 1
 
     def _send_metrics(self, metrics: dict[str, float], step: int, now: int) -> None:
         from mlflow.entities import Metric
@@ -249,7 +163,3 @@ class Untracked(Tracker):
     def opened(self) -> str:
         """No run."""
         return ""
-
-
-def _first_line(error: Exception | None) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

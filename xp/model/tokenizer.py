@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from xp.error import UserError
+
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
@@ -37,5 +39,6 @@ def settle_pad(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> 
     """Give a tokenizer without a padding token its end token for it; loss and attention are masked, so none is lost."""
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
-    if getattr(config, "pad_token_id", None) is None:
-        config.pad_token_id = tokenizer.pad_token_id
+    if tokenizer.pad_token_id is None:
+        raise UserError("model: its tokenizer has neither a padding, an end nor an unknown token; add one to it")
+    config.pad_token_id = tokenizer.pad_token_id  # By it a classifier on a decoder finds the last token of a row.

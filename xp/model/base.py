@@ -1,0 +1,121 @@
+"""Model: the kind, what a command wishes of it and what it gets."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from xp.component import Component
+from xp.error import UserError, nearest
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass
+class Loaded:
+    """A network in memory, with what goes along with it."""
+
+    network: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    labels: list[str]
+    """The label names the network answers with, in the order of its ids; empty for a task without labels."""
+
+    new: list[str] = field(default_factory=list)
+    """Names of weights that are random because the source has none, for example of a new head."""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a command needs of a model, whichever model it is."""
+
+    auto_class: str
+    """Which of transformers' Auto classes."""
+
+    config: Callable[[list[str]], dict[str, Any]]
+    """Values of the model's config that the task sets, given its label names."""
+
+    labels: list[str]
+    """Label names of the training rows; empty where the model's own are to be kept."""
+
+    texts: Callable[[], Iterable[str]]
+    """The training texts, for a tokenizer to be trained on."""
+
+    dtype: torch.dtype | Literal["auto"]
+    """Type of the weights where ``model.dtype`` is auto."""
+
+    peft_type: str
+    """peft's name for the task, which an adapter must have been made for."""
+
+    train: bool
+    """Whether it will be trained: then a head that the source lacks is made anew, else it is an error."""
+
+    locate: Callable[[str], str]
+    """Turns ``mlflow:<run id>`` into a folder and leaves any other path as it is."""
+
+
+class Model(Component):
+    """A network with its tokenizer."""
+
+    dtype: Literal["auto", "float32", "bfloat16", "float16"]
+    """Type of the weights in memory. auto: float32 for what is trained in full or in precision=fp32, else as stored."""
+
+    config: dict[str, Any]
+    """Values of the model's own config to set, for example ``{attention_dropout: 0.1}``."""
+
+    @abstractmethod
+    def load(self, wish: Wish) -> Loaded:
+        """The network with a head for the task, and its tokenizer.
+
+        Raises:
+            UserError: no such model, an unknown config value, or a model that cannot do the task.
+        """
+
+    def _dtype(self, wish: Wish) -> torch.dtype | Literal["auto"]:
+        import torch
+
+        if self.dtype == "auto":
+            return wish.dtype
+        dtype = getattr(torch, self.dtype)
+        assert isinstance(dtype, torch.dtype)
+        return dtype
+
+    def _check_config(self, config: PretrainedConfig) -> None:
+        known = set(config.to_dict()) | set(getattr(config, "attribute_map", {}))
+        for key in self.config:
+            if key not in known:
+                raise UserError(
+                    f"model.config.{key}: a {config.model_type} model has no such value.{nearest(key, known)}"
+                )
+
+
+def positions(config: PretrainedConfig) -> int | None:
+    """Longest sequence that a model's positions reach, in tokens; None where its config sets no bound."""
+    return getattr(config, "max_position_embeddings", None)
+
+
+@contextmanager
+def loading(path: str, auto_class: str = "") -> Iterator[None]:
+    """Turns what transformers raises on a missing, broken or unfit model into a `UserError`."""
+    from huggingface_hub.errors import StrictDataclassError
+    from safetensors import SafetensorError
+
+    more = (StrictDataclassError, SafetensorError)
+    try:
+        yield
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError, ImportError, *more) as error:
+        if isinstance(error, UserError):
+            raise
+        said = " ".join(str(error).split())
+        if "trust_remote_code" in said:
+            said = "its repository wants to run its own code; read that code, then set model.trust_remote_code=true"
+        elif "Unrecognized configuration class" in said:
+            said = f"transformers has no {auto_class} for this architecture; choose another model or task"
+        elif isinstance(error, OSError) and not Path(path).exists():
+            said = "neither a folder here nor a model that the hub or its cache gives; check the name, or go online"
+        raise UserError(f"model.path={path}: {said[:400]}") from error
