@@ -175,3 +175,12 @@ def test_a_mistake_in_two_processes_is_one_line(corpus: Path) -> None:
         "xp: peft.target_modules=['qproj']: no layer of this model matches. Did you mean 'q_proj'?"
     )
     assert ended.stderr.count("\n") == 1
+
+
+def test_what_a_launcher_asks_for_on_its_own_account_is_refused(corpus: Path) -> None:
+    launcher = ("accelerate.commands.launch", "--mixed_precision", "bf16", "-m", "xp")
+    ended = command(*SMALL, "backend=hf", launcher=launcher, folder=corpus)
+    assert "ACCELERATE_MIXED_PRECISION=bf16: from accelerate launch, but xp decides that" in ended.stderr
+    ended = command(*SMALL, "backend=accelerate", folder=corpus, ACCELERATE_GRADIENT_ACCUMULATION_STEPS="4")
+    assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
+    assert not (corpus / "runs").exists()

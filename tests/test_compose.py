@@ -123,7 +123,7 @@ WRONG = [
     (["choices.model=x"], "choices"),
     (["training.schedule=constant"], "training.warmup=0.1: schedule=constant has none; set it to 0"),
     (["training.schedule=warmup_stable_decay"], "training.schedule_options.num_decay_steps has no value"),
-    (["training.metric=f1"], "training.metric=f1: the task has no such metric. Did you mean 'f1_macro'?"),
+    (["training.metric=f1"], "training.metric=f1: the task has no such metric. There is: accuracy, f1_macro, loss."),
     (["tracking.uri=file:runs"], "give sqlite:///<file> or http://<server>"),
     (["command=evaluate", "backend=hf", "backend.processes=2"], "command=evaluate runs in one process"),
 ]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import rows
+from conftest import rows, write_rows
 from datasets import Dataset
 
 from xp.data import Files, Hub, StandardLibrary
@@ -168,3 +168,20 @@ def test_standard_library_files_are_whole() -> None:
     assert row["text"] == (Path(sysconfig.get_path("stdlib")) / row["path"]).read_text("utf-8")
     assert not [path for path in train["path"] if "site-packages" in path or "/tests/" in path]
     assert 0.03 < len(held) / (len(held) + len(train)) < 0.2
+
+
+@pytest.mark.parametrize("ending", [".csv", ".tsv", ".parquet"])
+@pytest.mark.parametrize("task", ["text_classification", "causal_lm"])
+def test_strings_of_every_format_become_features(ending: str, task: str, run: Any, tmp_path: Path) -> None:
+    """pandas and parquet bring other string types than json does."""
+    file = written(tmp_path, ending)
+    assert (
+        run(f"data.train={file}", f"data.eval={file}", f"task={task}", "training.max_steps=1")["metrics"]["eval/loss"]
+        > 0
+    )
+
+
+def test_labels_may_be_booleans(run: Any, corpus: Path) -> None:
+    write_rows(corpus / "b.jsonl", [{"text": "a b", "label": number % 2 == 0} for number in range(8)])
+    result = run("data.train=b.jsonl", "data.eval=b.jsonl", "task=text_classification", "training.max_steps=1")
+    assert result["baseline"]["eval/accuracy"] == 0.5

@@ -15,6 +15,13 @@ from xp.error import UserError
 
 Ran = Callable[..., dict[str, Any]]
 PRETRAINED = ["model=pretrained", "task=text_classification"]
+SMALL_BERT = {
+    "vocab_size": 300,
+    "hidden_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+}
 LABELS = {0: "animal", 1: "fruit", 2: "tool"}
 
 
@@ -95,7 +102,7 @@ def test_an_adapter_is_trained_further_or_merged(run: Ran, adapted: dict[str, An
     assert merged["trainable"] == merged["weights"]
     assert merged["metrics"]["eval/loss"] == pytest.approx(adapted["metrics"]["eval/loss"], rel=1e-3)
     assert not (Path(merged["model"]) / "adapter_config.json").exists()
-    with pytest.raises(UserError, match="rank 4"):
+    with pytest.raises(UserError, match=r"peft.rank=2: the adapter in model.path has 4"):
         run(*PRETRAINED, path, "peft=lora", "peft.rank=2")
 
 
@@ -271,3 +278,89 @@ def test_code_of_a_repository_does_not_run_unasked(run: Ran, corpus: Path) -> No
     with pytest.raises(UserError, match="trust_remote_code"):
         run(*PRETRAINED, f"model.path={folder}")
     assert not (corpus / "owned").exists()
+
+
+def test_an_adapter_keeps_every_new_layer(run: Ran, tokenizer: Any, tmp_path: Path) -> None:
+    """The base has no pooler and no classifier: both are made new, so both must be trained and saved."""
+    from transformers import BertConfig, BertForMaskedLM
+
+    config = BertConfig(
+        vocab_size=300, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64
+    )
+    BertForMaskedLM(config).save_pretrained(tmp_path / "bert")
+    tokenizer.save_pretrained(tmp_path / "bert")
+    first = run(*PRETRAINED, f"model.path={tmp_path / 'bert'}", "peft=lora")
+    for _ in range(2):
+        again = run("command=evaluate", *PRETRAINED, f"model.path={first['model']}", "seed=9")
+        assert again["metrics"]["eval/loss"] == pytest.approx(first["metrics"]["eval/loss"], rel=1e-6)
+
+
+def test_an_adapter_on_random_weights_keeps_its_base(run: Ran) -> None:
+    first = run("peft=lora", "task=text_classification")
+    again = run("command=evaluate", *PRETRAINED, f"model.path={first['model']}")
+    assert again["metrics"] == pytest.approx(first["metrics"], rel=1e-6)
+
+
+def test_an_adapter_for_another_task_is_refused(run: Ran, adapted: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="this adapter is for SEQ_CLS, the task for CAUSAL_LM"):
+        run("command=evaluate", "model=pretrained", "task=causal_lm", f"model.path={adapted['model']}")
+
+
+def test_an_encoder_that_sees_ahead_models_no_language(run: Ran, tokenizer: Any, tmp_path: Path) -> None:
+    from transformers import BertConfig
+
+    config = BertConfig(
+        vocab_size=300, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64
+    )
+    path = saved_model(tmp_path / "bert", config, tokenizer)
+    with pytest.raises(UserError, match="this model sees the tokens it is to predict"):
+        run("model=pretrained", path, "task=causal_lm")
+    assert run("model=pretrained", path, "task=causal_lm", "model.config.is_decoder=true")["metrics"]["eval/loss"] > 0
+
+
+def test_packing_is_refused_where_rows_would_mix(run: Ran) -> None:
+    """Mamba carries its state from row to row; a mask does not stop it."""
+    llamas = ("intermediate_size", "num_attention_heads", "num_key_value_heads", "max_position_embeddings")
+    pieces = ["model.type=mamba", *(f"~model.config.{name}" for name in llamas)]
+    with pytest.raises(UserError, match="does not keep rows apart"):
+        run("task=causal_lm", "training.batching=packed", *pieces)
+
+
+@pytest.mark.parametrize("choice", ["scratch", "scratch_bert", "scratch_gpt2"])
+def test_every_scratch_model_trains(choice: str, run: Ran) -> None:
+    assert run(f"model={choice}", "task=text_classification", "training.max_steps=2")["metrics"]["eval/loss"] > 0
+
+
+def test_a_head_for_other_labels_is_not_taken_for_these(run: Ran, trained: dict[str, Any], corpus: Path) -> None:
+    """As many labels as before, but others: the old head would know better than the rows."""
+    for name in ("train", "eval"):
+        write_rows(
+            corpus / f"{name}.jsonl",
+            [row | {"label": {"animal": 2, "fruit": 0, "tool": 1}[row["label"]]} for row in rows(60)],
+        )
+    losses = [
+        point["train/loss"]
+        for point in run(*PRETRAINED, f"model.path={trained['model']}")["points"]
+        if "train/loss" in point
+    ]
+    assert losses[0] < 2
+
+
+def test_a_padding_token_of_the_config_alone_does_not_mislead(run: Ran, tokenizer: Any, tmp_path: Path) -> None:
+    from transformers import GPT2Config
+
+    config = GPT2Config(
+        vocab_size=300,
+        n_embd=32,
+        n_layer=1,
+        n_head=2,
+        n_positions=64,
+        pad_token_id=5,
+        attn_pdrop=0,
+        embd_pdrop=0,
+        resid_pdrop=0,
+    )
+    path = saved_model(tmp_path / "gpt2", config, tokenizer)
+    results = [run(*PRETRAINED, path, "task.max_length=64", f"training.micro_batch_size={size}") for size in (8, 1)]
+    whole, single = ([point["train/loss"] for point in result["points"] if "train/loss" in point] for result in results)
+    assert single == pytest.approx(whole, rel=1e-5)

@@ -190,12 +190,12 @@ def test_a_server_that_dies_does_not_stop_the_training(
     assert "MLflow did not get all of this run (gone away)" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize(("signal", "code"), [("TERM", 143), ("INT", 130)])
-def test_a_run_that_is_ended_is_killed_in_mlflow(signal: str, code: int, corpus: Path) -> None:
+@pytest.mark.parametrize(("signal", "code", "sweep"), [("TERM", 143, False), ("INT", 130, False), ("TERM", 143, True)])
+def test_a_run_that_is_ended_is_killed_in_mlflow(signal: str, code: int, sweep: bool, corpus: Path) -> None:
     from mlflow import MlflowClient
 
     process = subprocess.Popen(
-        [sys.executable, "-m", "xp", *SMALL, "training.max_steps=1000000"],
+        [sys.executable, "-m", "xp", *(["-m"] if sweep else []), *SMALL, "training.max_steps=1000000"],
         cwd=corpus,
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)},
         stdout=subprocess.DEVNULL,
@@ -216,8 +216,28 @@ def test_a_run_that_is_ended_is_killed_in_mlflow(signal: str, code: int, corpus:
     assert process.returncode == code
     assert "Traceback" not in errors
     client = MlflowClient(f"sqlite:///{corpus}/runs/mlflow.db")
+    tracked = client.search_runs([client.get_experiment_by_name("xp").experiment_id])
+    assert [each.info.status for each in tracked] == ["KILLED"] * (2 if sweep else 1)
+
+
+def test_runs_that_start_together_on_a_fresh_store_all_finish(corpus: Path) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(4) as pool:
+        ended = list(pool.map(lambda seed: command(*SMALL, f"seed={seed}", folder=corpus), range(4)))
+    assert [each.returncode for each in ended] == [0] * 4, [each.stderr for each in ended]
+
+
+def test_a_mistake_in_several_processes_is_a_failed_run(corpus: Path) -> None:
+    from mlflow import MlflowClient
+
+    (corpus / "other.jsonl").write_text('{"text": "apple", "label": "friut"}\n')
+    ended = command(*SMALL, "data.eval=other.jsonl", "backend=accelerate", "backend.processes=2", folder=corpus)
+    assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
+    client = MlflowClient(f"sqlite:///{corpus}/runs/mlflow.db")
     (tracked,) = client.search_runs([client.get_experiment_by_name("xp").experiment_id])
-    assert tracked.info.status == "KILLED"
+    assert tracked.info.status == "FAILED"
+    assert "friut" in tracked.data.tags["xp.error"]
 
 
 def test_an_error_in_a_process_of_its_own_is_one_line_and_2(corpus: Path) -> None:

@@ -162,6 +162,35 @@ def test_keeping_the_best_ends_with_its_weights(run: Ran) -> None:
     assert not (Path(result["folder"]) / "best.safetensors").exists()
 
 
+def test_a_tie_keeps_the_first(run: Ran) -> None:
+    """All evaluations score the same, so the weights are those of the first one."""
+    settings = ["training.learning_rate=1e-9", "training.evaluate_every=2", "task=text_classification"]
+    first = run(*settings, "training.max_steps=2")
+    kept = run(*settings, "training.keep_best=true")
+    assert [point["step"] for point in kept["points"] if "best/accuracy" in point] == [2]
+    assert kept["metrics"]["eval/accuracy"] == first["metrics"]["eval/accuracy"]
+
+
+@pytest.mark.parametrize("schedule", ["reduce_lr_on_plateau", "greedy"])
+def test_schedules_that_go_by_the_evaluations(schedule: str, run: Ran) -> None:
+    settings = [
+        f"training.schedule={schedule}",
+        "training.warmup=0",
+        "training.evaluate_every=1",
+        "training.max_steps=12",
+    ]
+    options = [
+        "training.schedule_options.patience=0",
+        "training.learning_rate=1.0",
+        "training.metric=loss",
+        "training.max_steps=12",
+    ]
+    results = [run(*settings, *options, f"backend={backend}") for backend in ("torch", "accelerate", "hf")]
+    rates = [rate for _, rate in curve(results[0]["points"], "train/lr")]
+    assert min(rates) < rates[0] == 1.0
+    assert len({result["digest"] for result in results}) == 1
+
+
 def test_patience_stops_early_on_every_backend(run: Ran) -> None:
     settings = [
         "training.learning_rate=1.0",

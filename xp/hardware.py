@@ -27,12 +27,9 @@ def choose_device(wanted: Device) -> torch.device:
     import torch
 
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    alone = os.environ.get("WORLD_SIZE", "1") == "1"  # Processes cannot exchange gradients between Apple GPUs.
-    chosen = (
-        next(name for name in ("cuda", *(["mps"] if alone else []), "cpu") if there[name])
-        if wanted == "auto"
-        else wanted
-    )
+    alone = os.environ.get("WORLD_SIZE", "1") == "1"
+    best = ("cuda", "mps", "cpu") if alone else ("cuda", "cpu")  # Apple GPUs cannot exchange gradients.
+    chosen = next(name for name in best if there[name]) if wanted == "auto" else wanted
     if not there[chosen]:
         has = ", ".join(name for name, present in there.items() if present)
         raise UserError(f"device={wanted}: torch sees no such device here. It sees: {has}")

@@ -47,7 +47,7 @@ def processes(run: Run) -> int:
     for variable, harmless, instead in FOREIGN:
         if os.environ.get(variable, harmless).lower() not in (harmless, "false", "0"):
             raise UserError(
-                f"{variable}={os.environ[variable]}: accelerate's launcher asks for what xp decides; {instead}"
+                f"{variable}={os.environ[variable]}: from accelerate launch, but xp decides that; {instead}"
             )
     launched = world.size() if world.size() > 1 else _unstarted()
     if launched > 1 and run.backend.name == "torch":
@@ -121,8 +121,7 @@ def _start_workers(number: int, folder: Path, parent: str | None) -> dict[str, A
             _worker, args=(number, folder, parent), nprocs=number, start_method="spawn"
         )
     except (ProcessRaisedException, ProcessExitedException) as error:
-        refused = folder / "error.txt"
-        if refused.exists():
+        for refused in sorted(folder.glob("error*.txt")):
             raise UserError(refused.read_text()) from error
         raise RuntimeError(f"process {error.error_index} of {number} of run {folder.name} has died: {error}") from error
     result: dict[str, Any] = json.loads((folder / "result.json").read_text())
@@ -140,9 +139,9 @@ def _worker(rank: int, number: int, folder: Path, parent: str | None) -> None:
         world.join(choose_device(run.device).type, f"file://{(folder / 'rendezvous').absolute()}")
         work(run, folder, parent)
     except UserError as error:
-        (folder / "error.txt").write_text(str(error))
+        (folder / f"error{rank}.txt").write_text(str(error))
         for _ in range(300):  # The first to end takes the others with it: let rank 0 tell MLflow what happened.
-            if rank == 0 or '"status"' in (folder / "journal.jsonl").read_text():
+            if (folder / "error0.txt").exists():
                 break
             time.sleep(0.1)
         raise
