@@ -20,6 +20,7 @@ from xp.tracking import Tracker
 
 if TYPE_CHECKING:
     import torch
+    from datasets import Dataset
     from transformers import PreTrainedModel
 
     from xp.data import Splits
@@ -32,8 +33,6 @@ def train(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str,
     Returns:
         What goes to ``result.json``: ``objective``, ``metrics``, ``baseline``, sizes, times and places.
     """
-    import torch
-
     from xp.checkpoint import load_weights
     from xp.peft import count
     from xp.prepare import BEST, check_fit, prepare
@@ -45,20 +44,7 @@ def train(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str,
     labels = run.task.labels(splits.train)
     _describe_data(run, splits, tracker, report)
 
-    torch.manual_seed(run.seed)
-    in_full = run.peft.name == "none"
-    loaded = run.model.load(
-        Wish(
-            auto_class=run.task.auto_class,
-            config=run.task.config,
-            labels=labels,
-            texts=lambda: run.task.texts(splits.train),
-            dtype=torch.float32 if in_full or precision == "fp32" else "auto",
-            peft_type=run.task.peft_type,
-            train=True,
-            locate=partial(run.tracking.locate, runs=run.runs),
-        )
-    )
+    loaded = _load(run, precision, labels, splits.train)
     check_fit(run.task, loaded)
     encoded = run.task.encode(splits.train, loaded.tokenizer, loaded.labels)
     held_out = run.task.encode(splits.eval, loaded.tokenizer, loaded.labels)
@@ -136,20 +122,7 @@ def evaluate(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[s
     device, precision = _machine(run, tracker, report)
     splits = run.data.load(run.task.columns, train=False)
     _describe_data(run, splits, tracker, report)
-    import torch
-
-    loaded = run.model.load(
-        Wish(
-            auto_class=run.task.auto_class,
-            config=run.task.config,
-            labels=[],
-            texts=lambda: [],
-            dtype=torch.float32 if precision == "fp32" else "auto",
-            peft_type=run.task.peft_type,
-            train=False,
-            locate=partial(run.tracking.locate, runs=run.runs),
-        )
-    )
+    loaded = _load(run, precision, [], None)
     check_fit(run.task, loaded)
     held_out = run.task.encode(splits.eval, loaded.tokenizer, loaded.labels)
     report.rows("eval", held_out.notes, run.task.max_length)
@@ -194,6 +167,27 @@ def _describe_data(run: Run, splits: Splits, tracker: Tracker, report: Report) -
     tracker.tags({"xp.data_fingerprint": fingerprint})
     context = "training" if run.command == "train" else "evaluation"
     tracker.dataset(run.choices["data"], splits.source, fingerprint, sizes, context)
+
+
+def _load(run: Run, precision: str, labels: list[str], train: Dataset | None) -> Loaded:
+    """The model, ready to be trained on rows ``train`` with these labels, or (None) to be used as it is."""
+    import torch
+
+    torch.manual_seed(run.seed)
+    in_full = train is not None and run.peft.name == "none"
+    return run.model.load(
+        Wish(
+            auto_class=run.task.auto_class,
+            config=run.task.config,
+            labels=labels,
+            texts=lambda: [] if train is None else run.task.texts(train),
+            # Weights that train are float32; frozen ones may stay as they are stored, if bf16 is what computes.
+            dtype=torch.float32 if in_full or precision == "fp32" else "auto",
+            peft_type=run.task.peft_type,
+            train=train is not None,
+            locate=partial(run.tracking.locate, runs=run.runs),
+        )
+    )
 
 
 def _with_adapter(run: Run, loaded: Loaded, folder: Path) -> PreTrainedModel:
