@@ -70,6 +70,12 @@ def test_data_chooses_its_task_and_the_command_line_has_the_last_word() -> None:
     assert parse("data=files", "task=causal_lm").task.name == "causal_lm"
 
 
+def test_a_model_chooses_its_recipe_and_the_command_line_has_the_last_word() -> None:
+    assert parse().training.learning_rate == 1.5e-3
+    assert parse("model=distilbert").training.learning_rate == 5e-5
+    assert parse("training=default").training.learning_rate == 5e-5
+
+
 def test_a_second_component_of_a_name_is_refused() -> None:
     with pytest.raises(TypeError, match="lora"):
 
@@ -187,7 +193,7 @@ def test_ones_own_configs_are_found(flag: str, tmp_path: Path) -> None:
     folder = tmp_path / ("conf" if flag == "current folder" else "mine") / "training"
     folder.mkdir(parents=True)
     default = (ROOT / "conf" / "training" / "default.yaml").read_text()
-    (folder / "quick.yaml").write_text(default.replace("epochs: 2", "epochs: 0.5"))
+    (folder / "quick.yaml").write_text(default.replace("epochs: 3", "epochs: 0.5"))
     directory = None if flag == "current folder" else str(folder.parent)
     compose.initialize(directory)
     assert Run.parse(compose.values(["training=quick"], directory)).training.epochs == 0.5

@@ -163,7 +163,8 @@ def _machine(run: Run, tracker: Tracker, report: Report) -> tuple[torch.device, 
 def _describe_data(run: Run, splits: Splits, tracker: Tracker, report: Report) -> None:
     fingerprint = splits.fingerprint
     sizes = {"train": len(splits.train) if splits.train is not None else 0, "eval": len(splits.eval)}
-    report.say(f"{splits.source}: {sizes['train']:,} train rows, {sizes['eval']:,} eval rows")
+    counts = ", ".join(f"{number:,} {side} rows" for side, number in sizes.items() if number)
+    report.say(f"{splits.source}: {counts}")
     tracker.tags({"xp.data_fingerprint": fingerprint})
     context = "training" if run.command == "train" else "evaluation"
     tracker.dataset(run.choices["data"], splits.source, fingerprint, sizes, context)
