@@ -179,6 +179,39 @@ def test_help_and_cfg_answer_without_torch(tmp_path: Path) -> None:
     assert "batch_size: 32" in ended.stdout
 
 
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("xp backend=", "backend=accelerate backend=hf backend=torch"),
+        ("xp training.learn", "training.learning_rate="),
+        ("xp peft=lora peft.r", "peft.rank="),
+    ],
+)
+def test_the_shell_completes_groups_choices_and_keys(typed: str, offered: str, tmp_path: Path) -> None:
+    """Through bash's own completion, as after ``eval "$(xp --shell-completion install=bash)"``."""
+    (tmp_path / "xp").write_text(f'#!/bin/sh\nexec {sys.executable} -m xp "$@"\n')
+    (tmp_path / "xp").chmod(0o755)
+    script = command("--shell-completion", "install=bash", folder=tmp_path).stdout
+    words = " ".join(f"'{word}'" for word in typed.split())
+    asked = f"COMP_LINE='{typed}'; COMP_POINT={len(typed)}; COMP_WORDS=({words}); COMP_CWORD={len(typed.split()) - 1}"
+    ended = subprocess.run(
+        ["bash", "-c", f"{script}\n{asked}\nhydra_bash_completion\necho ${{COMPREPLY[*]}}"],
+        env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.stdout.split() == offered.split(), ended.stderr
+
+
+def test_cfg_shows_what_was_asked_and_its_mistakes_are_one_line(tmp_path: Path) -> None:
+    shown = command("--cfg", "job", "data.columns.text=sentence", "-p", "data.columns", folder=tmp_path)
+    assert yaml.safe_load(shown.stdout) == {"text": "sentence", "label": "label"}
+    for wrong in (["training.lr=1"], ["model=bundle"], ["-p", "trainin"]):
+        ended = command("--cfg", "job", *wrong, folder=tmp_path)
+        assert (ended.returncode, ended.stderr.count("\n")) == (2, 1), ended.stderr
+
+
 def test_help_shows_every_group_and_choice(tmp_path: Path) -> None:
     (tmp_path / "conf" / "peft").mkdir(parents=True)
     (tmp_path / "conf" / "peft" / "mine.yaml").write_text("name: none\n")

@@ -57,6 +57,16 @@ SCHEDULES = {
 }
 
 
+def test_every_schedule_of_transformers_can_be_asked_for() -> None:
+    from typing import get_args
+
+    from transformers import SchedulerType
+
+    from xp.training import Schedule
+
+    assert set(get_args(Schedule)) == {each.value for each in SchedulerType}
+
+
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_every_schedule_rises_in_the_warmup_and_never_exceeds_the_rate(
     schedule: str, recipe: Callable[..., Training]
