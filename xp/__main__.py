@@ -42,8 +42,11 @@ def main() -> int:
     except UserError as error:
         from xp import world
 
-        if world.rank() == 0:
-            print(f"xp: {error}", file=sys.stderr)
+        if world.rank():  # A launcher ends all at the first exit: rank 0 speaks, unless this is its own trouble.
+            import time
+
+            time.sleep(5)
+        print(f"xp: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("xp: interrupted", file=sys.stderr)

@@ -9,9 +9,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-ROUNDS = 5
+ROUNDS = 3
 SETTINGS = [
-    "data.train_rows=1600",
+    "data.train_rows=960",
     "data.eval_rows=10",
     "training.epochs=1",
     "precision=fp32",

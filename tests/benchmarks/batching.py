@@ -6,4 +6,7 @@ from backends import compare
 
 if __name__ == "__main__":
     names = ("length", "shuffle")
-    compare({name: [f"training.batching={name}", "data.eval_rows=800"] for name in names}, "objective")
+    compare(
+        {name: [f"training.batching={name}", "data.eval_rows=800", "data.train_rows=3000"] for name in names},
+        "objective",
+    )
