@@ -55,6 +55,12 @@ def test_columns_are_mapped_and_headers_given(tmp_path: Path) -> None:
     ]
 
 
+def test_a_home_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written(tmp_path, ".csv")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert len(files(eval="~/rows.csv").load(("text",), train=False).eval) == 10
+
+
 def test_quoted_fields_may_hold_line_breaks(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text('text,label\n"one\ntwo, three",x\n')
     assert files(eval=str(tmp_path / "a.csv")).load(("text",), train=False).eval["text"][:] == ["one\ntwo, three"]

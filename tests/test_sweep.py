@@ -15,8 +15,8 @@ def tracked_runs(folder: Path) -> tuple[Any, list[Any]]:
 
     client = MlflowClient(f"sqlite:///{folder}/runs/mlflow.db")
     everything = client.search_runs([client.get_experiment_by_name("xp").experiment_id])
-    (parent,) = [run for run in everything if run.data.tags["xp.command"] == "sweep"]
-    return parent, [run for run in everything if run is not parent]
+    parents = [run for run in everything if run.data.tags["xp.command"] == "sweep"]
+    return parents[0], [run for run in everything if run not in parents]
 
 
 def test_a_sweep_over_backends_adapters_and_seeds(corpus: Path) -> None:
@@ -76,3 +76,18 @@ def test_slots_are_checked(slots: str, corpus: Path) -> None:
     ended = command("-m", *SMALL, "seed=1,2", f"hydra.launcher.slots={slots}", folder=corpus)
     assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
     assert f"hydra.launcher.slots={slots}" in ended.stderr
+
+
+def test_jobs_may_take_several_processes(corpus: Path) -> None:
+    ended = command("-m", *SMALL, "backend=torch,accelerate", "training.batch_size=7", folder=corpus)
+    assert ended.returncode == 0, ended.stderr
+    together = command(
+        "-m", *SMALL, "backend=accelerate", "backend.processes=2", "training.batch_size=7", folder=corpus
+    )
+    assert together.returncode == 0, together.stdout
+    losses = {
+        run.data.tags["xp.processes"]: run.data.metrics["eval/loss"]
+        for run in tracked_runs(corpus)[1]
+        if run.data.tags["xp.backend"] == "accelerate"
+    }
+    assert losses["2"] == pytest.approx(losses["1"], rel=1e-4)

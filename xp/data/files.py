@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +40,8 @@ class Files(Data, name="files"):
     def _split(self, split: str, files: str | list[str] | None) -> Dataset | None:
         if not files:
             return None
-        files = [files] if isinstance(files, str) else files
+        # A shell leaves the ~ of data.train=~/rows.csv as it is.
+        files = [os.path.expanduser(file) for file in ([files] if isinstance(files, str) else files)]
         formats = {self._format(split, file) for file in files}
         if len(formats) > 1:
             raise UserError(

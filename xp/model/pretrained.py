@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,8 +30,8 @@ class Pretrained(Model, name="pretrained"):
 
     def load(self, wish: Wish) -> Loaded:
         """Load weights, config and tokenizer; an adapter folder comes with its base."""
-        path = str(ASSETS / "bundled") if self.path == "bundled" else wish.locate(self.path)
-        if path.startswith((".", "/", "~", "runs/")) and not Path(path).expanduser().is_dir():
+        path = str(ASSETS / "bundled") if self.path == "bundled" else os.path.expanduser(wish.locate(self.path))
+        if path.startswith((".", "/", "runs/")) and not Path(path).is_dir():
             beside = [str(entry) for entry in Path(path).parent.glob("*") if entry.is_dir()]
             raise UserError(
                 f"model.path={self.path}: there is no such folder.{nearest(path, beside) if beside else ''}"
