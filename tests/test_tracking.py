@@ -188,6 +188,7 @@ def test_a_server_that_dies_does_not_stop_the_training(
     result = run()
     assert len([point for point in result["points"] if "train/loss" in point]) == 6
     assert "MLflow did not get all of this run (gone away)" in capfd.readouterr().err
+    assert read_back(f"sqlite:///{Path.cwd()}/runs/mlflow.db", result["run_id"])[1].info.status == "FINISHED"
 
 
 @pytest.mark.parametrize(("signal", "code", "sweep"), [("TERM", 143, False), ("INT", 130, False), ("TERM", 143, True)])

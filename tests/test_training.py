@@ -145,6 +145,14 @@ def test_what_cannot_be_done_is_one_line_and_a_failed_run(
     assert message in tracked.data.tags["xp.error"]
 
 
+def test_evaluating_counts_what_was_cut_and_refuses_what_was_dropped(run: Ran) -> None:
+    trained = ["command=evaluate", "model=pretrained", f"model.path={run('task=text_classification')['model']}"]
+    (first, *_) = run(*trained, "task=text_classification", "task.max_length=3")["points"]
+    assert first["data/eval_truncated"] > 0
+    with pytest.raises(UserError, match="task.overlong=drop: it leaves no eval rows"):
+        run(*trained, "task=text_classification", "task.max_length=1", "task.overlong=drop")
+
+
 def test_evaluations_come_when_asked_and_at_the_end(run: Ran) -> None:
     def evaluated(*overrides: str) -> list[int]:
         return [

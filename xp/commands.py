@@ -16,6 +16,7 @@ from xp.hardware import autocast, choose_device, choose_precision, environment
 from xp.model import Wish
 from xp.report import Report
 from xp.run import Run, flattened
+from xp.task.base import better
 from xp.tracking import Tracker
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from xp.data import Splits
     from xp.model import Loaded
+    from xp.task import Encoded
 
 
 def train(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str, Any]:
@@ -46,13 +48,8 @@ def train(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str,
 
     loaded = _load(run, precision, labels, splits.train)
     check_fit(run.task, loaded)
-    encoded = run.task.encode(splits.train, loaded.tokenizer, loaded.labels)
-    held_out = run.task.encode(splits.eval, loaded.tokenizer, loaded.labels)
-    for side, notes in (("train", encoded.notes), ("eval", held_out.notes)):
-        report.rows(side, notes, run.task.max_length)
-        tracker.log({f"data/{side}_{name}": float(number) for name, number in notes.items()}, 0)
-        if not notes["rows"] - notes.get("dropped", 0):
-            raise UserError(f"task.overlong=drop: it leaves no {side} rows; raise task.max_length")
+    encoded = _encode(run, "train", splits.train, loaded, tracker, report)
+    held_out = _encode(run, "eval", splits.eval, loaded, tracker, report)
     loaded.network = _with_adapter(run, loaded, folder).to(device)
     trained, weights = count(loaded.network)
     report.model(run, loaded, trained, weights)
@@ -93,12 +90,7 @@ def train(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str,
         if world.rank() == 0:
             (folder / BEST).unlink()
     digest = _save(run, loaded, folder / "model") if world.rank() == 0 else ""
-    return {
-        "objective": metrics[job.metric],
-        "metric": f"eval/{job.metric}",
-        "goal": job.goal,
-        "metrics": {f"eval/{name}": value for name, value in metrics.items()},
-        "baseline": {f"eval/{name}": v for name, v in run.task.baseline(held_out.rows, loaded.labels).items()},
+    return _scores(run, job.metric, metrics, loaded, held_out) | {
         "trainable": trained,
         "weights": weights,
         "digest": digest,
@@ -116,7 +108,6 @@ def evaluate(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[s
     """
     from xp import evaluation
     from xp.prepare import check_fit
-    from xp.task.base import better
 
     started = time.perf_counter()
     device, precision = _machine(run, tracker, report)
@@ -124,8 +115,7 @@ def evaluate(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[s
     _describe_data(run, splits, tracker, report)
     loaded = _load(run, precision, [], None)
     check_fit(run.task, loaded)
-    held_out = run.task.encode(splits.eval, loaded.tokenizer, loaded.labels)
-    report.rows("eval", held_out.notes, run.task.max_length)
+    held_out = _encode(run, "eval", splits.eval, loaded, tracker, report)
     tracker.opened()
     metrics = evaluation.evaluate(
         run.task,
@@ -139,14 +129,8 @@ def evaluate(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[s
     )
     tracker.log({f"eval/{name}": value for name, value in metrics.items()}, 0)
     metric = run.training.metric or run.task.scores[0]
-    return {
-        "objective": metrics[metric],
-        "metric": f"eval/{metric}",
-        "goal": better(metric),
-        "metrics": {f"eval/{name}": value for name, value in metrics.items()},
-        "baseline": {f"eval/{name}": v for name, v in run.task.baseline(held_out.rows, loaded.labels).items()},
-        "seconds": time.perf_counter() - started,
-    }
+    scores = _scores(run, metric, metrics, loaded, held_out)
+    return scores | {"seconds": time.perf_counter() - started}
 
 
 def _machine(run: Run, tracker: Tracker, report: Report) -> tuple[torch.device, Any]:
@@ -189,6 +173,28 @@ def _load(run: Run, precision: str, labels: list[str], train: Dataset | None) ->
             locate=partial(run.tracking.locate, runs=run.runs),
         )
     )
+
+
+def _encode(run: Run, side: str, rows: Dataset, loaded: Loaded, tracker: Tracker, report: Report) -> Encoded:
+    """A split as features; what became of rows that were too long is told and tracked."""
+    encoded = run.task.encode(rows, loaded.tokenizer, loaded.labels)
+    report.rows(side, encoded.notes, run.task.max_length)
+    tracker.log({f"data/{side}_{name}": float(number) for name, number in encoded.notes.items()}, 0)
+    if not len(encoded.rows):
+        raise UserError(f"task.overlong=drop: it leaves no {side} rows; raise task.max_length")
+    return encoded
+
+
+def _scores(run: Run, metric: str, metrics: dict[str, float], loaded: Loaded, held_out: Encoded) -> dict[str, Any]:
+    """What every result begins with: the objective, and all metrics beside the baseline."""
+    baseline = run.task.baseline(held_out.rows, loaded.labels)
+    return {
+        "objective": metrics[metric],
+        "metric": f"eval/{metric}",
+        "goal": better(metric),
+        "metrics": {f"eval/{name}": value for name, value in metrics.items()},
+        "baseline": {f"eval/{name}": value for name, value in baseline.items()},
+    }
 
 
 def _with_adapter(run: Run, loaded: Loaded, folder: Path) -> PreTrainedModel:

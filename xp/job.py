@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from xp import batching, world
 from xp.error import UserError
-from xp.training import Training
+from xp.training import BY_METRIC, Training
 
 if TYPE_CHECKING:
     import torch
@@ -221,22 +221,16 @@ class Job:
 
     def advance(self) -> None:
         """Step the schedule, unless it goes by the evaluations."""
-        from torch.optim.lr_scheduler import ReduceLROnPlateau
-        from transformers.optimization import GreedyLR
-
-        if not isinstance(self.schedule, ReduceLROnPlateau | GreedyLR):
+        if self.recipe.schedule not in BY_METRIC:
             self.schedule.step()
 
     def _evaluate(self, step: Step) -> None:
-        from torch.optim.lr_scheduler import ReduceLROnPlateau
-        from transformers.optimization import GreedyLR
-
         self.metrics, self.evaluated_step = self.evaluate(), step.number
         self.network.train()
         self.log({f"eval/{name}": value for name, value in self.metrics.items()}, step.number)
         value = self.metrics[self.metric]
-        if isinstance(self.schedule, ReduceLROnPlateau | GreedyLR):
-            self.schedule.step(value)
+        if self.recipe.schedule in BY_METRIC:
+            self.schedule.step(value)  # type: ignore[arg-type]
         # A value that is not finite is never the best; its comparison with anything is false.
         if math.isfinite(value) and (
             self.best is None or (value < self.best if self.goal == "min" else value > self.best)

@@ -30,6 +30,10 @@ Schedule = Literal[
 ]
 
 
+BY_METRIC = ("reduce_lr_on_plateau", "greedy")
+"""Schedules that step at each evaluation, by its deciding metric, and not at each optimizer step."""
+
+
 class Training(Settings):
     """The recipe: how long, how fast, how often to look."""
 
@@ -109,7 +113,7 @@ class Training(Settings):
     def _one_length(self) -> Training:
         if (self.epochs is None) == (self.max_steps is None):
             raise ValueError("epochs and max_steps: exactly one of the two says how long; set the other to null")
-        if self.warmup and self.schedule in ("constant", "reduce_lr_on_plateau", "greedy"):
+        if self.warmup and self.schedule in ("constant", *BY_METRIC):
             raise ValueError(f"warmup={self.warmup}: schedule={self.schedule} has none; set it to 0")
         if self.schedule == "warmup_stable_decay" and "num_decay_steps" not in self.schedule_options:
             raise ValueError("schedule_options.num_decay_steps has no value; schedule=warmup_stable_decay needs one")
@@ -171,7 +175,7 @@ class Training(Settings):
             raise UserError(f"training.warmup={self.warmup}: longer than the whole training of {total_steps} steps")
         options = self.schedule_options
         function: Any = TYPE_TO_SCHEDULER_FUNCTION[SchedulerType(self.schedule)]
-        if self.schedule in ("reduce_lr_on_plateau", "greedy"):  # They go by the metric of each evaluation.
+        if self.schedule in BY_METRIC:
             function = ReduceLROnPlateau if self.schedule == "reduce_lr_on_plateau" else GreedyLR
             options = {"mode": goal} | options
         given = {"optimizer", "num_warmup_steps", "num_training_steps"}

@@ -97,9 +97,8 @@ class Pretrained(Model, name="pretrained"):
         mismatched = {name if isinstance(name, str) else name[0] for name in report["mismatched_keys"]}
         new = sorted(set(report["missing_keys"]) | mismatched)
         if not new and labels != own and not all(name.startswith("LABEL_") for name in own):
-            new = _renewed_head(
-                network
-            )  # As many labels as before, but others: what it knows of the old ones misleads.
+            # As many labels as before, but others: what the head knows of the old ones misleads.
+            new = _renewed_head(network)
         if new and not wish.train and path == described_by:
             raise UserError(
                 f"model.path={self.path}: it has no trained head for this task (no weights for {', '.join(new[:3])}); "

@@ -104,7 +104,8 @@ class Tracker:
         failures = 0
         while (work := self._work.get()) is not None:
             send, arguments = work
-            if self.run_id and failures < GIVE_UP:
+            # The status is tried all the same: a server that is back must not show a run that has ended as running.
+            if self.run_id and (failures < GIVE_UP or send == self._end):
                 try:
                     send(*arguments)
                     failures = 0
