@@ -188,27 +188,41 @@ def tokenizer() -> Any:
     return train_tokenizer([row["text"] for row in rows(60)], 300)
 
 
-@pytest.mark.parametrize("task", ["text_classification", "causal_lm"])
-def test_gpt2_without_a_padding_token(task: str, run: Ran, tokenizer: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("task", "pad", "configured"),
+    [("text_classification", None, None), ("causal_lm", None, None), ("text_classification", "<|pad|>", 5)],
+    ids=["no padding token", "no padding token, language", "another one in the config"],
+)
+def test_gpt2_is_not_misled_by_padding(
+    task: str, pad: str | None, configured: int | None, run: Ran, tokenizer: Any, tmp_path: Path
+) -> None:
+    """Rows padded to the longest of eight give the losses of rows that are alone."""
     from transformers import GPT2Config
 
-    tokenizer.pad_token = None
-    config = GPT2Config(vocab_size=300, n_embd=32, n_layer=1, n_head=2, n_positions=64, bos_token_id=1, eos_token_id=2)
-    path = saved_model(tmp_path / "gpt2", config, tokenizer)
-    results = [
-        run(
-            "model=pretrained",
-            path,
-            f"task={task}",
-            "task.max_length=64",
-            f"training.micro_batch_size={size}",
-            "model.config.attn_pdrop=0",
-            "model.config.embd_pdrop=0",
-            "model.config.resid_pdrop=0",
-        )
-        for size in (8, 1)
+    tokenizer.pad_token = pad
+    config = GPT2Config(
+        vocab_size=300,
+        n_embd=32,
+        n_layer=1,
+        n_head=2,
+        n_positions=64,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=configured,
+        attn_pdrop=0,
+        embd_pdrop=0,
+        resid_pdrop=0,
+    )
+    given = [
+        "model=pretrained",
+        saved_model(tmp_path / "gpt2", config, tokenizer),
+        f"task={task}",
+        "task.max_length=64",
     ]
-    whole, single = ([point["train/loss"] for point in result["points"] if "train/loss" in point] for result in results)
+    whole, single = (
+        [loss for _, loss in curve(run(*given, f"training.micro_batch_size={size}")["points"], "train/loss")]
+        for size in (8, 1)
+    )
     assert single == pytest.approx(whole, rel=1e-5)
 
 
@@ -344,23 +358,3 @@ def test_a_head_for_other_labels_is_not_taken_for_these(run: Ran, trained: dict[
         if "train/loss" in point
     ]
     assert losses[0] < 2
-
-
-def test_a_padding_token_of_the_config_alone_does_not_mislead(run: Ran, tokenizer: Any, tmp_path: Path) -> None:
-    from transformers import GPT2Config
-
-    config = GPT2Config(
-        vocab_size=300,
-        n_embd=32,
-        n_layer=1,
-        n_head=2,
-        n_positions=64,
-        pad_token_id=5,
-        attn_pdrop=0,
-        embd_pdrop=0,
-        resid_pdrop=0,
-    )
-    path = saved_model(tmp_path / "gpt2", config, tokenizer)
-    results = [run(*PRETRAINED, path, "task.max_length=64", f"training.micro_batch_size={size}") for size in (8, 1)]
-    whole, single = ([point["train/loss"] for point in result["points"] if "train/loss" in point] for result in results)
-    assert single == pytest.approx(whole, rel=1e-5)
