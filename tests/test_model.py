@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import rows, write_rows
+from conftest import curve, rows, write_rows
 
 from xp.error import UserError
 
