@@ -118,10 +118,10 @@ def test_a_cap_takes_the_same_rows_each_time(tmp_path: Path) -> None:
 
 
 def test_fingerprint_is_of_the_content(tmp_path: Path) -> None:
-    csv, parquet = (files(eval=written(tmp_path, e)).load(("text", "label"), False) for e in (".csv", ".parquet"))
+    csv, parquet = (files(eval=written(tmp_path, e)).load(("text", "label"), train=False) for e in (".csv", ".parquet"))
     assert csv.fingerprint == parquet.fingerprint
     (tmp_path / "other.csv").write_text((tmp_path / "rows.csv").read_text().replace("apple", "appel", 1))
-    assert files(eval=str(tmp_path / "other.csv")).load(("text", "label"), False).fingerprint != csv.fingerprint
+    assert files(eval=str(tmp_path / "other.csv")).load(("text", "label"), train=False).fingerprint != csv.fingerprint
 
 
 def hub(path: Path | str, **settings: Any) -> Hub:

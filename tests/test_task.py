@@ -14,10 +14,12 @@ from datasets import ClassLabel, Dataset, Features, Value
 
 from xp.error import UserError
 from xp.evaluation import evaluate
+from xp.generation import Greedy
 from xp.model.tokenizer import train_tokenizer
-from xp.task import CausalLM, Task, TextClassification
+from xp.task import CausalLM, TextClassification, Trainable
 from xp.task.base import IGNORE
 
+GREEDY = Greedy(name="greedy", max_new_tokens=8, min_new_tokens=0, repetition_penalty=1.0, no_repeat_ngram_size=0)
 TEXTS = [row["text"] for row in rows(60)]
 
 
@@ -27,14 +29,16 @@ def tokenizer() -> Any:
 
 
 def classification(max_length: int = 64, overlong: str = "truncate") -> TextClassification:
-    return TextClassification(name="text_classification", max_length=max_length, overlong=overlong)
+    return TextClassification(
+        name="text_classification", max_length=max_length, overlong=overlong, metrics=["accuracy", "f1_macro"]
+    )
 
 
 def lm(max_length: int = 16, overlong: str = "split") -> CausalLM:
-    return CausalLM(name="causal_lm", max_length=max_length, overlong=overlong)
+    return CausalLM(name="causal_lm", max_length=max_length, overlong=overlong, metrics=[])
 
 
-def network(task: Task, tokenizer: Any, labels: list[str]) -> Any:
+def network(task: Trainable, tokenizer: Any, labels: list[str]) -> Any:
     import transformers
 
     torch.manual_seed(0)
@@ -52,15 +56,15 @@ def network(task: Task, tokenizer: Any, labels: list[str]) -> Any:
 
 
 def test_labels_are_the_sorted_values_of_the_column() -> None:
-    assert classification().labels(Dataset.from_list(rows(9))) == ["animal", "fruit", "tool"]
+    assert classification().label_names(Dataset.from_list(rows(9))) == ["animal", "fruit", "tool"]
     numbers = Dataset.from_list([{"text": "a", "label": 10}, {"text": "b", "label": 9}])
-    assert classification().labels(numbers) == ["9", "10"]
+    assert classification().label_names(numbers) == ["9", "10"]
 
 
 def test_labels_of_a_class_label_column_are_its_names(tokenizer: Any) -> None:
     features = Features({"text": Value("string"), "label": ClassLabel(names=["no", "yes"])})
     data = Dataset.from_list([{"text": "a", "label": 1}], features=features)
-    assert classification().labels(data) == ["no", "yes"]
+    assert classification().label_names(data) == ["no", "yes"]
     assert classification().encode(data, tokenizer, ["yes", "no"]).rows["label"][:] == [0]
 
 
@@ -75,7 +79,7 @@ def test_rows_without_a_label_are_counted_and_refused(tokenizer: Any) -> None:
 @pytest.mark.parametrize("value", [None, 0.5, "", ["a"]])
 def test_labels_that_are_no_classes_are_refused(value: Any) -> None:
     with pytest.raises(UserError, match="label"):
-        classification().labels(Dataset.from_list([{"text": "a", "label": value}, {"text": "b", "label": value}]))
+        classification().label_names(Dataset.from_list([{"text": "a", "label": value}, {"text": "b", "label": value}]))
 
 
 def test_an_unknown_label_names_the_nearest(tokenizer: Any) -> None:
@@ -156,14 +160,14 @@ def test_loss_is_the_models_own_loss_times_the_items(tokenizer: Any) -> None:
     task = lm(64)
     encoded = task.encode(Dataset.from_list(rows(6)), tokenizer, []).rows
     model = network(task, tokenizer, [])
-    batch = task.collate([[row] for row in encoded], tokenizer.pad_token_id)
+    batch = task.collate([[row] for row in encoded], tokenizer)
     own = model(**batch).loss * sum(encoded["items"])
     torch.testing.assert_close(task.loss(model, batch, 0.0), own)
     kinds = classification()
     labels = ["animal", "fruit", "tool"]
     encoded = kinds.encode(Dataset.from_list(rows(6)), tokenizer, labels).rows
     model = network(kinds, tokenizer, labels)
-    batch = kinds.collate([[row] for row in encoded], tokenizer.pad_token_id)
+    batch = kinds.collate([[row] for row in encoded], tokenizer)
     torch.testing.assert_close(kinds.loss(model, batch, 0.0), model(**batch).loss * 6)
 
 
@@ -175,7 +179,7 @@ def test_packed_rows_equal_single_rows_in_loss_and_gradients(tokenizer: Any, smo
 
     def gradients(sequences: list[list[dict[str, Any]]]) -> tuple[torch.Tensor, torch.Tensor]:
         model.zero_grad()
-        loss = task.loss(model, task.collate(sequences, tokenizer.pad_token_id), smoothing)
+        loss = task.loss(model, task.collate(sequences, tokenizer), smoothing)
         loss.backward()
         return loss.detach(), torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
 
@@ -186,7 +190,7 @@ def test_packed_rows_equal_single_rows_in_loss_and_gradients(tokenizer: Any, smo
 
 
 def test_nothing_is_predicted_across_packed_rows(tokenizer: Any) -> None:
-    batch = lm().collate([[{"input_ids": [1, 5, 6]}, {"input_ids": [1, 7]}]], 0)
+    batch = lm().collate([[{"input_ids": [1, 5, 6]}, {"input_ids": [1, 7]}]], tokenizer)
     assert batch["labels"].tolist() == [[IGNORE, 5, 6, IGNORE, 7]]
     assert batch["position_ids"].tolist() == [[0, 1, 2, 0, 1]]
     assert batch["attention_mask"][0, 0, 3].tolist() == [False, False, False, True, False]
@@ -202,9 +206,8 @@ def test_evaluation_restores_the_order_and_does_not_depend_on_the_batch_size(tok
     with torch.no_grad():
         logits = torch.cat([model(input_ids=torch.tensor([row["input_ids"]])).logits for row in encoded])
     gold = torch.tensor(encoded["label"][:])
-    metrics = evaluate(
-        task, model, encoded, labels, tokenizer.pad_token_id, batch_size, torch.device("cpu"), nullcontext
-    )
+    device = torch.device("cpu")
+    metrics = evaluate(task, model, encoded, labels, tokenizer, GREEDY, batch_size, device, nullcontext).scores
     assert metrics["accuracy"] == pytest.approx(float((logits.argmax(-1) == gold).float().mean()))
     assert metrics["loss"] == pytest.approx(float(torch.nn.functional.cross_entropy(logits, gold)), rel=1e-5)
 
@@ -212,7 +215,7 @@ def test_evaluation_restores_the_order_and_does_not_depend_on_the_batch_size(tok
 def test_language_model_metrics_are_per_token_and_per_byte(tokenizer: Any) -> None:
     encoded = lm().encode(Dataset.from_list(rows(5)), tokenizer, []).rows
     outcomes = {"loss": np.array(encoded["items"]) * 2.0}
-    metrics = lm().metrics(outcomes, encoded, [])
+    metrics = lm().score(outcomes, encoded, [])
     size = sum(encoded["bytes"])
     assert metrics["loss"] == pytest.approx(2.0)
     assert metrics["perplexity"] == pytest.approx(math.exp(2))

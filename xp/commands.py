@@ -6,17 +6,19 @@ import hashlib
 import json
 import shutil
 import time
+from collections import deque
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xp import world
+from xp import findings, world
 from xp.error import UserError
 from xp.hardware import autocast, choose_device, choose_precision, environment
+from xp.metric import better
 from xp.model import Wish
 from xp.report import Report
 from xp.run import Run, flattened
-from xp.task.base import better
+from xp.task import Trainable
 from xp.tracking import Tracker
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from xp.data import Splits
+    from xp.evaluation import Evaluation
     from xp.model import Loaded
     from xp.task import Encoded
 
@@ -40,16 +43,18 @@ def train(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str,
     from xp.prepare import BEST, check_fit, prepare
 
     started = time.perf_counter()
+    task = run.task
+    assert isinstance(task, Trainable)
     device, precision = _machine(run, tracker, report)
-    splits = run.data.load(run.task.columns, train=True)
+    splits = run.data.load(task.columns, task.other_columns, task.optional_columns, train=True)
     assert splits.train is not None
-    labels = run.task.labels(splits.train)
+    labels = task.label_names(splits.train)
     _describe_data(run, splits, tracker, report)
 
-    loaded = _load(run, precision, labels, splits.train)
-    check_fit(run.task, loaded)
-    encoded = _encode(run, "train", splits.train, loaded, tracker, report)
-    held_out = _encode(run, "eval", splits.eval, loaded, tracker, report)
+    loaded = _load(run, task, precision, labels, splits.train)
+    check_fit(task, loaded)
+    encoded = _encode(run, task, "train", splits.train, loaded, tracker, report)
+    held_out = _encode(run, task, "eval", splits.eval, loaded, tracker, report)
     loaded.network = _with_adapter(run, loaded, folder).to(device)
     trained, weights = count(loaded.network)
     report.model(run, loaded, trained, weights)
@@ -60,18 +65,21 @@ def train(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str,
 
     tracker.opened()
     report.start(run.training.total_steps(len(encoded.rows)))
+    latest: deque[Evaluation] = deque(maxlen=1)
     cached = {name: value for name, value in vars(loaded.network.config).items() if name == "use_cache"}
     job = prepare(
         recipe=run.training,
-        task=run.task,
+        task=task,
         loaded=loaded,
         train=encoded,
         held_out=held_out,
+        generation=run.generation,
         seed=run.seed,
         device=device,
         autocast=partial(autocast, precision, device),
         folder=folder,
         log=log,
+        found=latest.append,
     )
     began = time.perf_counter()
     with report:
@@ -90,7 +98,8 @@ def train(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str,
         if world.rank() == 0:
             (folder / BEST).unlink()
     digest = _save(run, loaded, folder / "model") if world.rank() == 0 else ""
-    return _scores(run, job.metric, metrics, loaded, held_out) | {
+    _show_findings(task, latest[0], loaded, held_out, folder, tracker)
+    return _scores(task, job.metric, metrics, loaded, held_out) | {
         "trainable": trained,
         "weights": weights,
         "digest": digest,
@@ -110,26 +119,30 @@ def evaluate(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[s
     from xp.prepare import check_fit
 
     started = time.perf_counter()
+    task = run.task
+    assert isinstance(task, Trainable)
     device, precision = _machine(run, tracker, report)
-    splits = run.data.load(run.task.columns, train=False)
+    splits = run.data.load(task.columns, task.other_columns, task.optional_columns, train=False)
     _describe_data(run, splits, tracker, report)
-    loaded = _load(run, precision, [], None)
-    check_fit(run.task, loaded)
-    held_out = _encode(run, "eval", splits.eval, loaded, tracker, report)
+    loaded = _load(run, task, precision, [], None)
+    check_fit(task, loaded)
+    held_out = _encode(run, task, "eval", splits.eval, loaded, tracker, report)
     tracker.opened()
-    metrics = evaluation.evaluate(
-        run.task,
+    evaluated = evaluation.evaluate(
+        task,
         loaded.network.to(device),
         held_out.rows,
         loaded.labels,
-        loaded.tokenizer.pad_token_id,
+        loaded.processor,
+        run.generation,
         run.training.evaluation_batch_size,
         device,
         partial(autocast, precision, device),
     )
-    tracker.log({f"eval/{name}": value for name, value in metrics.items()}, 0)
-    metric = run.training.metric or run.task.scores[0]
-    scores = _scores(run, metric, metrics, loaded, held_out)
+    tracker.log({f"eval/{name}": value for name, value in evaluated.scores.items()}, 0)
+    _show_findings(task, evaluated, loaded, held_out, folder, tracker)
+    metric = run.training.metric or task.scores[0]
+    scores = _scores(task, metric, evaluated.scores, loaded, held_out)
     return scores | {"seconds": time.perf_counter() - started}
 
 
@@ -154,7 +167,7 @@ def _describe_data(run: Run, splits: Splits, tracker: Tracker, report: Report) -
     tracker.dataset(run.choices["data"], splits.source, fingerprint, sizes, context)
 
 
-def _load(run: Run, precision: str, labels: list[str], train: Dataset | None) -> Loaded:
+def _load(run: Run, task: Trainable, precision: str, labels: list[str], train: Dataset | None) -> Loaded:
     """The model, ready to be trained on rows ``train`` with these labels, or (None) to be used as it is."""
     import torch
 
@@ -162,32 +175,37 @@ def _load(run: Run, precision: str, labels: list[str], train: Dataset | None) ->
     in_full = train is not None and run.peft.name == "none"
     return run.model.load(
         Wish(
-            auto_class=run.task.auto_class,
-            config=run.task.config,
+            auto_class=task.auto_class,
+            processor_class=task.processor_class,
+            config=task.config,
             labels=labels,
-            texts=lambda: [] if train is None else run.task.texts(train),
+            texts=lambda: [] if train is None else task.texts(train),
             # Weights that train are float32; frozen ones may stay as they are stored, if bf16 is what computes.
             dtype=torch.float32 if in_full or precision == "fp32" else "auto",
-            peft_type=run.task.peft_type,
+            peft_type=task.peft_type,
             train=train is not None,
             locate=partial(run.tracking.locate, runs=run.runs),
         )
     )
 
 
-def _encode(run: Run, side: str, rows: Dataset, loaded: Loaded, tracker: Tracker, report: Report) -> Encoded:
+def _encode(
+    run: Run, task: Trainable, side: str, rows: Dataset, loaded: Loaded, tracker: Tracker, report: Report
+) -> Encoded:
     """A split as features; what became of rows that were too long is told and tracked."""
-    encoded = run.task.encode(rows, loaded.tokenizer, loaded.labels)
-    report.rows(side, encoded.notes, run.task.max_length)
+    encoded = task.encode(rows, loaded.processor, loaded.labels)
+    report.rows(side, encoded.notes, task.longest)
     tracker.log({f"data/{side}_{name}": float(number) for name, number in encoded.notes.items()}, 0)
     if not len(encoded.rows):
         raise UserError(f"task.overlong=drop: it leaves no {side} rows; raise task.max_length")
     return encoded
 
 
-def _scores(run: Run, metric: str, metrics: dict[str, float], loaded: Loaded, held_out: Encoded) -> dict[str, Any]:
+def _scores(
+    task: Trainable, metric: str, metrics: dict[str, float], loaded: Loaded, held_out: Encoded
+) -> dict[str, Any]:
     """What every result begins with: the objective, and all metrics beside the baseline."""
-    baseline = run.task.baseline(held_out.rows, loaded.labels)
+    baseline = task.baseline(held_out.rows, loaded.labels)
     return {
         "objective": metrics[metric],
         "metric": f"eval/{metric}",
@@ -197,6 +215,20 @@ def _scores(run: Run, metric: str, metrics: dict[str, float], loaded: Loaded, he
     }
 
 
+def _show_findings(
+    task: Trainable, evaluated: Evaluation, loaded: Loaded, held_out: Encoded, folder: Path, tracker: Tracker
+) -> None:
+    """Put the pictures and tables of an evaluation into the run's folder and into MLflow."""
+    if world.rank() != 0:
+        return
+    found = task.findings(evaluated.outcomes, held_out.rows, loaded.labels, loaded.processor)
+    findings.write(found, folder / "evaluation")
+    for name in found.pictures:
+        tracker.artifact(folder / "evaluation" / f"{name}.png", "evaluation")
+    for name, table in found.tables.items():
+        tracker.table(table, f"evaluation/{name}.json")
+
+
 def _with_adapter(run: Run, loaded: Loaded, folder: Path) -> PreTrainedModel:
     """The network, its weights to train marked; an adapter's random base is saved, for it is nowhere else."""
     if run.model.name == "scratch" and run.peft.name != "none":
@@ -204,7 +236,8 @@ def _with_adapter(run: Run, loaded: Loaded, folder: Path) -> PreTrainedModel:
         loaded.network.name_or_path = str(base.absolute())
         if world.rank() == 0:
             loaded.network.save_pretrained(base)
-            loaded.tokenizer.save_pretrained(base)
+            loaded.processor.save_pretrained(base)
+    assert isinstance(run.task, Trainable)
     return run.peft.apply(loaded.network, run.task.peft_type, [] if run.model.name == "scratch" else loaded.new)
 
 
@@ -220,7 +253,7 @@ def _save(run: Run, loaded: Loaded, folder: Path) -> str:
     network.save_pretrained(part)
     if hasattr(network, "peft_config"):
         network.config.save_pretrained(part)
-    loaded.tokenizer.save_pretrained(part)
+    loaded.processor.save_pretrained(part)
     part.replace(folder)
     digest = hashlib.sha256()
     for file in sorted(folder.glob("*.safetensors")):

@@ -4,31 +4,48 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from xp import world
-from xp.task.base import Task
+from xp.task.base import Trainable
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from datasets import Dataset
     from torch import nn
 
+    from xp.generation import Generation
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation has found."""
+
+    scores: dict[str, float]
+    """The task's scores by name."""
+
+    outcomes: dict[str, np.ndarray]
+    """What they come from: one value a row, in the order of the rows."""
+
 
 def evaluate(
-    task: Task,
+    task: Trainable,
     network: nn.Module,
     rows: Dataset,
     labels: list[str],
-    pad: int,
+    processor: Any,
+    generation: Generation,
     batch_size: int,
     device: torch.device,
     autocast: Callable[[], AbstractContextManager[Any]],
-) -> dict[str, float]:
-    """The task's metrics on encoded ``rows``, the same on every process.
+) -> Evaluation:
+    """The task's scores on encoded ``rows``, the same on every process.
 
     Rows go through the network sorted by length (the longest first: if memory is short, it shows at once), a
-    ``batch_size`` of them at a time, each process taking every n-th batch; the metrics see them in their order.
+    ``batch_size`` of them at a time, each process taking every n-th batch; the scores see them in their order.
+    What a task draws at random is drawn by the row's index alone: every evaluation of a row is the same.
     """
     import numpy as np
     import torch
@@ -40,12 +57,19 @@ def evaluate(
     with torch.inference_mode():
         for numbers in batches[world.rank() :: world.size()]:
             table = rows[numbers.tolist()]
-            examples = [{name: table[name][at] for name in table} for at in range(len(numbers))]
-            batch = task.collate([[example] for example in examples], pad)
+            examples = [
+                task.draw({name: table[name][at] for name in table}, np.random.default_rng([int(row)]), processor)
+                for at, row in enumerate(numbers)
+            ]
+            batch = task.collate([[example] for example in examples], processor)
             batch = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
+            torch.manual_seed(int(numbers[0]))  # For generation that samples.
             with autocast():
-                parts.append({"row": numbers} | task.outcomes(network, batch))
+                outcomes = task.outcomes(network, batch, processor, generation)
+            items = np.asarray([example["items"] for example in examples])
+            parts.append({"row": numbers, "items": items} | outcomes)
     everywhere = [part for parts in world.gather(parts) for part in parts]
     joined = {name: np.concatenate([part[name] for part in everywhere]) for name in everywhere[0]}
     restored = np.argsort(joined.pop("row"))
-    return task.metrics({name: value[restored] for name, value in joined.items()}, rows, labels)
+    outcomes = {name: value[restored] for name, value in joined.items()}
+    return Evaluation(task.score(outcomes, rows, labels), outcomes)

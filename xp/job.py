@@ -17,6 +17,7 @@ from xp.error import UserError
 from xp.training import BY_METRIC, Training
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from datasets import Dataset
     from torch import Tensor, nn
@@ -84,8 +85,11 @@ class Job:
     """Summed loss of a batch that is on the device."""
 
     autocast: Callable[[], AbstractContextManager[Any]]
+    draw: Callable[[dict[str, Any], np.random.Generator], dict[str, Any]]
+    """What is random about an encoded row."""
+
     evaluate: Callable[[], dict[str, float]]
-    """Metrics of the evaluation set, the same on every process."""
+    """Scores of the evaluation set, the same on every process."""
 
     log: Callable[[dict[str, float], int], None]
     """Takes metrics by name and the optimizer step."""
@@ -131,18 +135,23 @@ class Job:
         self._window = Window()
         yield from loader
 
-    def _plan(self) -> Iterator[tuple[list[int], bool]]:
-        """Rows of one step after the other, and whether an epoch ends with it; goes on for ever."""
+    def _plan(self) -> Iterator[tuple[list[int], int, bool]]:
+        """Rows of one step after the other, their epoch, and whether it ends with them; goes on for ever."""
         lengths = self.rows["length"][:]
         for epoch in count():
             steps = batching.steps(lengths, self.recipe.batch_size, self.seed, epoch, self.recipe.batching)
             for number, step in enumerate(steps, 1):
-                yield step, number == len(steps)
+                yield step, epoch, number == len(steps)
 
-    def _prepare(self, plan: list[tuple[list[int], bool]], number: int) -> Step:
-        rows, ends_epoch = plan[number]
+    def _prepare(self, plan: list[tuple[list[int], int, bool]], number: int) -> Step:
+        import numpy as np
+
+        rows, epoch, ends_epoch = plan[number]
         table = self.rows[rows]
-        examples = {row: {name: table[name][at] for name in table} for at, row in enumerate(rows)}
+        examples = {
+            row: self.draw({name: table[name][at] for name in table}, np.random.default_rng([self.seed, epoch, row]))
+            for at, row in enumerate(rows)
+        }
         lengths = {row: examples[row]["length"] for row in rows}
         whole = batching.sequences(rows, lengths, self.capacity)
         mine = batching.share(whole, self.recipe.micro_batch_size, world.rank(), world.size())
@@ -151,11 +160,11 @@ class Job:
         return Step(
             number=number + 1,
             ends_epoch=ends_epoch,
-            items=sum(table["items"]),
+            items=sum(example["items"] for example in examples.values()),
             batches=batches,
             weights=[1.0 if part else 0.0 for part in mine],
             tokens=sum(lengths[row] for part in mine for each in part for row in each),
-            room=sum(batch["input_ids"].numel() for batch, part in zip(batches, mine, strict=True) if part),
+            room=sum(len(part) * max(sum(lengths[row] for row in each) for each in part) for part in mine if part),
         )
 
     def loss(self, network: nn.Module, step: Step, micro: int) -> Tensor:

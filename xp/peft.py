@@ -19,7 +19,7 @@ class Peft(Component):
     """Parameter-efficient fine-tuning, or none."""
 
     @abstractmethod
-    def apply(self, network: PreTrainedModel, task_type: str, new: list[str]) -> PreTrainedModel:
+    def apply(self, network: PreTrainedModel, task_type: str | None, new: list[str]) -> PreTrainedModel:
         """The network with just the weights trainable that are to be trained.
 
         Args:
@@ -35,7 +35,7 @@ class Peft(Component):
 class NoPeft(Peft, name="none"):
     """Train every weight."""
 
-    def apply(self, network: PreTrainedModel, task_type: str, new: list[str]) -> PreTrainedModel:
+    def apply(self, network: PreTrainedModel, task_type: str | None, new: list[str]) -> PreTrainedModel:
         """The network itself; an adapter it came with is merged into it first."""
         if hasattr(network, "merge_and_unload"):
             network = network.merge_and_unload()
@@ -62,7 +62,7 @@ class Lora(Peft, name="lora"):
     bias: Literal["none", "all", "lora_only"]
     """Which bias weights are trained along."""
 
-    def apply(self, network: PreTrainedModel, task_type: str, new: list[str]) -> PreTrainedModel:
+    def apply(self, network: PreTrainedModel, task_type: str | None, new: list[str]) -> PreTrainedModel:
         """A ``peft.PeftModel`` around the network; an adapter that it came with is trained further."""
         from peft import LoraConfig, get_peft_model
 

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 from xp import world
 from xp.checkpoint import save_weights
 from xp.error import UserError
-from xp.evaluation import evaluate
+from xp.evaluation import Evaluation, evaluate
+from xp.generation import Generation
 from xp.job import Job
+from xp.metric import better
 from xp.model import Loaded, positions
-from xp.task import Encoded, Task
-from xp.task.base import better
+from xp.task import Encoded, Trainable
 from xp.training import Training
 
 if TYPE_CHECKING:
@@ -28,15 +29,17 @@ BEST = "best.safetensors"
 
 def prepare(
     recipe: Training,
-    task: Task,
+    task: Trainable,
     loaded: Loaded,
     train: Encoded,
     held_out: Encoded,
+    generation: Generation,
     seed: int,
     device: torch.device,
     autocast: Callable[[], AbstractContextManager[Any]],
     folder: Path,
     log: Callable[[dict[str, float], int], None],
+    found: Callable[[Evaluation], None],
 ) -> Job:
     """A training that is ready to start.
 
@@ -44,16 +47,18 @@ def prepare(
         loaded: the network, its weights to be trained marked so, on the device.
         train: the rows to train on.
         held_out: the rows to evaluate on.
+        generation: how answers are written that an evaluation needs.
         folder: the run's folder.
         log: takes metrics by name and the optimizer step.
+        found: is told of every evaluation.
 
     Raises:
         UserError: the recipe does not fit the network.
     """
-    network, pad = loaded.network, loaded.tokenizer.pad_token_id
+    network, processor = loaded.network, loaded.processor
     packed = recipe.batching == "packed"
     if packed:
-        check_packing(task, network, train, pad, device)
+        check_packing(task, network, train, processor, device)
     if recipe.gradient_checkpointing:
         if not network.supports_gradient_checkpointing:
             raise UserError("training.gradient_checkpointing=true: this model has no support for it; set it to false")
@@ -65,6 +70,15 @@ def prepare(
     optimizer = recipe.make_optimizer(network, device)
     metric = recipe.metric or task.scores[0]
     keeps = recipe.keep_best and world.rank() == 0
+
+    def evaluated() -> dict[str, float]:
+        size = recipe.evaluation_batch_size
+        evaluation = evaluate(
+            task, network, held_out.rows, loaded.labels, processor, generation, size, device, autocast
+        )
+        found(evaluation)
+        return evaluation.scores
+
     return Job(
         recipe=recipe,
         network=network,
@@ -74,33 +88,33 @@ def prepare(
         seed=seed,
         device=device,
         folder=str(folder),
-        collate=partial(task.collate, pad=pad),
+        collate=partial(task.collate, processor=processor),
+        draw=partial(task.draw, processor=processor),
         batch_loss=partial(task.loss, label_smoothing=recipe.label_smoothing),
         autocast=autocast,
-        evaluate=lambda: evaluate(
-            task, network, held_out.rows, loaded.labels, pad, recipe.evaluation_batch_size, device, autocast
-        ),
+        evaluate=evaluated,
         log=log,
         metric=metric,
         goal=better(metric),
-        capacity=task.max_length if packed else None,
+        capacity=task.longest if packed else None,
         keep=(lambda: save_weights(network, folder / BEST)) if keeps else (lambda: None),
     )
 
 
-def check_fit(task: Task, loaded: Loaded) -> None:
+def check_fit(task: Trainable, loaded: Loaded) -> None:
     """Refuse a network that cannot do the task as asked.
 
     Raises:
         UserError: ``task.max_length`` is more than its positions reach, or a language model that sees the future.
     """
-    bounds = [loaded.tokenizer.model_max_length, positions(loaded.network.config) or 1 << 60]
-    if task.max_length > min(bounds):
+    most = getattr(loaded.processor, "model_max_length", None) or 1 << 60
+    bounds = [most, positions(loaded.network.config) or 1 << 60]
+    if task.longest is not None and task.longest > min(bounds):
         raise UserError(
-            f"task.max_length={task.max_length}: this model takes sequences of at most {min(bounds)} tokens; "
+            f"task.max_length={task.longest}: this model takes sequences of at most {min(bounds)} tokens; "
             f"use task.max_length={min(bounds)} or less, or another model"
         )
-    if task.packable and _sees_ahead(loaded.network, len(loaded.tokenizer)):
+    if task.packable and _sees_ahead(loaded.network, len(loaded.processor)):
         raise UserError(
             f"task={task.name}: this model sees the tokens it is to predict, as encoders do; choose a decoder, "
             "or give model.config.is_decoder=true where the architecture has it"
@@ -120,7 +134,7 @@ def _sees_ahead(network: nn.Module, vocabulary: int) -> bool:
     return bool((first - second).abs().max() > 1e-3 * first.std())
 
 
-def check_packing(task: Task, network: nn.Module, train: Encoded, pad: int, device: torch.device) -> None:
+def check_packing(task: Trainable, network: nn.Module, train: Encoded, processor: Any, device: torch.device) -> None:
     """Prove on two rows that the network keeps packed rows apart; not every architecture does.
 
     Raises:
@@ -128,13 +142,15 @@ def check_packing(task: Task, network: nn.Module, train: Encoded, pad: int, devi
     """
     import torch
 
-    half = max(2, task.max_length // 2)
+    half = max(2, (task.longest or 2) // 2)
     rows = [row | {"input_ids": row["input_ids"][:half]} for row in train.rows.select(range(min(2, len(train.rows))))]
     second = len(rows[-1]["input_ids"])
     network.eval()
 
     def logits(examples: list[dict[str, Any]]) -> torch.Tensor:
-        batch = {name: value.to(device) for name, value in task.collate([examples], pad).items() if name != "labels"}
+        batch = {
+            name: value.to(device) for name, value in task.collate([examples], processor).items() if name != "labels"
+        }
         found: torch.Tensor = network(**batch).logits[0, -second:].float()
         return found
 

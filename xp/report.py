@@ -34,7 +34,7 @@ class Report:
         """One line."""
         self.console.print(text, markup=False, soft_wrap=True)
 
-    def rows(self, side: str, notes: dict[str, int], max_length: int) -> None:
+    def rows(self, side: str, notes: dict[str, int], max_length: int | None) -> None:
         """What became of a split's rows, with a warning where some were cut or dropped."""
         rest = {name: number for name, number in notes.items() if name != "rows" and number}
         if not rest:
@@ -42,7 +42,8 @@ class Report:
         counts = ", ".join(f"{number:,} {name}" for name, number in rest.items())
         shares = [f"{rest[word] / notes['rows']:.1%}" for word in ("truncated", "dropped") if word in rest]
         share = f" ({shares[0]} of the rows)" if shares else ""
-        self.say(f"{side}: {counts} at task.max_length={max_length}{share}")
+        at = f" at task.max_length={max_length}" if max_length is not None else ""
+        self.say(f"{side}: {counts}{at}{share}")
 
     def model(self, run: Run, loaded: Loaded, trained: int, weights: int) -> None:
         """What will be trained."""

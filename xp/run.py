@@ -15,10 +15,11 @@ from xp.backend import Backend
 from xp.component import Settings
 from xp.data import Data
 from xp.error import UserError, nearest
+from xp.generation import Generation
 from xp.hardware import Device, Precision
 from xp.model import Model
 from xp.peft import Peft
-from xp.task import Task
+from xp.task import Task, Trainable
 from xp.tracking import Tracking
 from xp.training import Training
 
@@ -46,6 +47,7 @@ class Run(Settings):
     task: Task
     backend: Backend
     peft: Peft
+    generation: Generation
     training: Training
     tracking: Tracking
 
@@ -54,6 +56,12 @@ class Run(Settings):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Run:
+        if not isinstance(self.task, Trainable):
+            able = [name for name, each in Task.registry.items() if issubclass(each, Trainable)]
+            raise ValueError(
+                f"task={self.task.name}: it can only predict; use command=predict, or one of the tasks that "
+                f"command={self.command} is for: {', '.join(sorted(able))}"
+            )
         if self.training.batching == "packed" and not self.task.packable:
             raise ValueError(
                 f"training.batching=packed: rows of task={self.task.name} cannot share sequences; use length or shuffle"
@@ -65,7 +73,9 @@ class Run(Settings):
             raise ValueError(
                 f"training.metric={metric}: the task has no such metric.{nearest(metric, self.task.scores)}"
             )
-        known = {column for each in Task.registry.values() if issubclass(each, Task) for column in each.columns}
+        known = {
+            column for each in Task.registry.values() if issubclass(each, Trainable) for column in each.known_columns()
+        }
         for column in self.data.columns:
             if column not in known:
                 raise ValueError(f"data.columns.{column}: no task reads such a column.{nearest(column, known)}")
@@ -137,7 +147,8 @@ def _keys_beside(path: list[str], values: dict[str, Any]) -> list[str]:
     if len(path) == 1:
         return list(Run.model_fields)
     groups: dict[str, type[Settings]] = {"training": Training, "tracking": Tracking}
-    for group, kind in (("model", Model), ("data", Data), ("task", Task), ("backend", Backend), ("peft", Peft)):
+    for group, kind in (("model", Model), ("data", Data), ("task", Task), ("backend", Backend), ("peft", Peft),
+                        ("generation", Generation)):  # fmt: skip
         if path[0] == group:
             groups[group] = kind.registry[values[group]["name"]]
     return list(groups[path[0]].model_fields)

@@ -61,20 +61,32 @@ class Data(Component):
             UserError: the source is not there or cannot be read.
         """
 
-    def load(self, columns: Sequence[str], train: bool) -> Splits:
+    def load(
+        self,
+        columns: Sequence[str],
+        others: Sequence[Sequence[str]] = (),
+        optional: Sequence[str] = (),
+        *,
+        train: bool,
+    ) -> Splits:
         """Both splits with just ``columns``.
 
         Args:
             columns: the columns that the task reads.
+            others: other sets of columns that do as well; the first set that is there is taken.
+            optional: columns that are taken where they are there.
             train: whether rows to train on are needed.
 
         Raises:
             UserError: no such source, a missing column (lists those there are), or a split without rows.
         """
+        train_rows, eval_rows, source = self.read(train)
+        there = {name for rows in (train_rows, eval_rows) if rows is not None for name in rows.column_names}
+        complete = [each for each in (columns, *others) if all(self.columns.get(c, c) in there for c in each)]
+        columns = [*(complete or [columns])[0], *(c for c in optional if self.columns.get(c, c) in there)]
         named = [self.columns.get(column, column) for column in columns]
         if len(set(named)) < len(named):
             raise UserError(f"data.columns: {' and '.join(columns)} cannot both be {named[0]!r}")
-        train_rows, eval_rows, source = self.read(train)
         if eval_rows is None or (train and train_rows is None):
             side = "eval" if eval_rows is None else "train"
             raise UserError(f"data.{side} is not set: give data.{side}=<a file or split>")

@@ -10,11 +10,11 @@ import sysconfig
 import textwrap
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import PositiveInt
 
@@ -48,27 +48,31 @@ class StandardLibrary(Data, name="standard_library"):
         sources = dict(_sources(root))
         if not sources:
             raise UserError(f"data=standard_library: this Python has no library sources in {root}")
-        rows = [row for path, text in sources.items() for row in self._rows(path, text)]
+        rows = [row | {"path": path} for path, text in sources.items() for row in UNITS[self.unit](path, text)]
         if self.unit == "function" and self.packages is not None:
             kept = {label for label, _ in Counter(row["label"] for row in rows).most_common(self.packages)}
             rows = [row for row in rows if row["label"] in kept]
-        sides: dict[bool, list[dict[str, str]]] = {True: [], False: []}
+        sides: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
         for row in rows:
             sides[held_out(row["path"])].append(row)
         source = f"standard library of Python {platform.python_version()}"
         return Dataset.from_list(sides[False]), Dataset.from_list(sides[True]), source
 
-    def _rows(self, path: str, text: str) -> Iterator[dict[str, str]]:
-        if self.unit == "file":
-            yield {"text": text, "path": path}
-            return
-        package, _, inside = path.partition("/")
-        if not inside:  # A module of its own, not a package.
-            return
-        lines = text.split("\n")
-        for function in _functions(text):
-            body = "\n".join(lines[function.lineno - 1 : function.end_lineno])
-            yield {"text": textwrap.dedent(body), "label": package, "path": path}
+
+def _files(path: str, text: str) -> Iterator[dict[str, Any]]:
+    yield {"text": text}
+
+
+def _packaged_functions(path: str, text: str) -> Iterator[dict[str, Any]]:
+    package, _, inside = path.partition("/")
+    if not inside:  # A module of its own, not a package.
+        return
+    for _, source in functions(text):
+        yield {"text": source, "label": package}
+
+
+UNITS: dict[str, Callable[[str, str], Iterator[dict[str, Any]]]] = {"file": _files, "function": _packaged_functions}
+"""What makes the rows of each unit from a file's path inside the library and its text."""
 
 
 def held_out(path: str) -> bool:
@@ -89,13 +93,15 @@ def _sources(root: Path) -> tuple[tuple[str, str], ...]:
     return tuple(sorted(found))
 
 
-def _functions(text: str) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
-    """The functions and methods of a module in the order of their lines; none where it does not parse."""
+def functions(text: str) -> Iterator[tuple[ast.FunctionDef | ast.AsyncFunctionDef, str]]:
+    """The functions and methods of a module in the order of their lines, with their dedented source."""
+    lines = text.split("\n")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SyntaxWarning)  # The library's own, for example invalid escapes in lib2to3.
         try:
             tree = ast.parse(text)
         except SyntaxError:
-            return []
+            return
     found = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
-    return sorted(found, key=lambda node: node.lineno)
+    for node in sorted(found, key=lambda node: node.lineno):
+        yield node, textwrap.dedent("\n".join(lines[node.lineno - 1 : node.end_lineno]))

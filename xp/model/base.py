@@ -14,7 +14,7 @@ from xp.error import UserError, nearest
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel
 
 
 @dataclass
@@ -22,7 +22,9 @@ class Loaded:
     """A network in memory, with what goes along with it."""
 
     network: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
+    processor: Any
+    """What turns inputs into tensors: a tokenizer, an image processor, a feature extractor."""
+
     labels: list[str]
     """The label names the network answers with, in the order of its ids; empty for a task without labels."""
 
@@ -35,7 +37,10 @@ class Wish:
     """What a command needs of a model, whichever model it is."""
 
     auto_class: str
-    """Which of transformers' Auto classes."""
+    """Which of transformers' Auto classes has the network."""
+
+    processor_class: str
+    """Which of transformers' Auto classes has what turns inputs into tensors."""
 
     config: Callable[[list[str]], dict[str, Any]]
     """Values of the model's config that the task sets, given its label names."""
@@ -49,7 +54,7 @@ class Wish:
     dtype: torch.dtype | Literal["auto"]
     """Type of the weights where ``model.dtype`` is auto."""
 
-    peft_type: str
+    peft_type: str | None
     """peft's name for the task, which an adapter must have been made for."""
 
     train: bool
@@ -60,7 +65,7 @@ class Wish:
 
 
 class Model(Component):
-    """A network with its tokenizer."""
+    """A network with what turns inputs into tensors."""
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"]
     """Type of the weights in memory. auto: float32 for what is trained in full or in precision=fp32, else as stored."""
@@ -70,7 +75,7 @@ class Model(Component):
 
     @abstractmethod
     def load(self, wish: Wish) -> Loaded:
-        """The network with a head for the task, and its tokenizer.
+        """The network with a head for the task, and its processor.
 
         Raises:
             UserError: no such model, an unknown config value, or a model that cannot do the task.

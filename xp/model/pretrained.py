@@ -82,8 +82,9 @@ class Pretrained(Model, name="pretrained"):
         values = wish.config(labels) | self.config
         with loading(self.path):
             config = transformers.AutoConfig.from_pretrained(described_by, **values, **source)
-            tokenizer = transformers.AutoTokenizer.from_pretrained(described_by, **source)
-        settle_pad(tokenizer, config)
+            processor = getattr(transformers, wish.processor_class).from_pretrained(described_by, **source)
+        if hasattr(processor, "pad_token_id"):
+            settle_pad(processor, config)
         auto = getattr(transformers, wish.auto_class)
         with loading(self.path, wish.auto_class):
             network, report = auto.from_pretrained(
@@ -104,7 +105,7 @@ class Pretrained(Model, name="pretrained"):
                 f"model.path={self.path}: it has no trained head for this task (no weights for {', '.join(new[:3])}); "
                 "train it first, or give the folder of a model that was trained for it"
             )
-        return Loaded(network, tokenizer, labels, new)
+        return Loaded(network, processor, labels, new)
 
     def _labels(self, config: PretrainedConfig, wish: Wish) -> list[str]:
         """The model's own labels, where they are those of the rows (or of no rows); else those of the rows."""

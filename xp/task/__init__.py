@@ -1,7 +1,7 @@
 """Task: what the model is asked to do: rows → features → loss → outcomes → metrics."""
 
-from xp.task.base import Encoded, Task
+from xp.task.base import Encoded, Task, Trainable
 from xp.task.causal_lm import CausalLM
 from xp.task.text_classification import TextClassification
 
-__all__ = ["CausalLM", "Encoded", "Task", "TextClassification"]
+__all__ = ["CausalLM", "Encoded", "Task", "TextClassification", "Trainable"]

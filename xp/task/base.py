@@ -1,22 +1,37 @@
-"""Task: the kind, and the small pieces every task shares."""
+"""Task: the kind, what makes a task trainable, and the small pieces that trainable tasks share."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from xp.component import Component
+from xp.error import UserError
 
 if TYPE_CHECKING:
     import numpy as np
     from datasets import Dataset
     from torch import Tensor, nn
-    from transformers import PreTrainedTokenizerBase
+
+    from xp.findings import Findings
 
 IGNORE = -100
 """Label of a token that is not to be predicted (PyTorch's ``ignore_index``)."""
+
+
+class Task(Component):
+    """What the model is asked to do. A task that can only predict is just this; see `Trainable` for the others."""
+
+    pipeline: ClassVar[str] = ""
+    """transformers' pipeline that predicts for this task; empty where xp does it itself."""
+
+    takes: ClassVar[str] = ""
+    """What one input of a prediction is, for a person to read."""
+
+    gives: ClassVar[str] = ""
+    """What one prediction is, for a person to read."""
 
 
 @dataclass(frozen=True)
@@ -24,34 +39,63 @@ class Encoded:
     """Rows as the model takes them, and what became of those that were too long."""
 
     rows: Dataset
-    """Columns: ``input_ids``, ``length`` (tokens), ``items`` (what the loss is divided by), and the task's own."""
+    """Columns: ``length`` (tokens, or 1), ``items`` (what the loss is divided by), and the task's own."""
 
     notes: dict[str, int] = field(default_factory=dict)
     """Counts for the log and MLflow, for example ``{"rows": 10, "truncated": 3}``."""
 
 
-class Task(Component):
-    """What the model is asked to do. One object serves training, evaluation and inference."""
+class Trainable(Task):
+    """A task that models are trained and evaluated on: rows → features → batches → loss, outcomes → scores."""
 
     auto_class: ClassVar[str]
     """Which of transformers' Auto classes has the head for this task."""
 
-    peft_type: ClassVar[str]
-    """peft's name for this task (``peft.TaskType``), by which it keeps a new head trainable."""
+    processor_class: ClassVar[str] = "AutoTokenizer"
+    """Which of transformers' Auto classes turns an input into tensors: AutoTokenizer, AutoImageProcessor, ..."""
+
+    peft_type: ClassVar[str | None]
+    """peft's name for this task (``peft.TaskType``), by which it keeps a new head trainable; None where it has none."""
 
     columns: ClassVar[tuple[str, ...]]
     """The columns that this task reads; ``data.columns`` says what they are called in the source."""
 
-    scores: ClassVar[tuple[str, ...]]
-    """Its metrics; the first one decides which of two models is better, where ``training.metric`` names none."""
+    other_columns: ClassVar[tuple[tuple[str, ...], ...]] = ()
+    """Other sets of columns that do as well, for data in another shape; the first set that is there is taken."""
+
+    optional_columns: ClassVar[tuple[str, ...]] = ()
+    """Columns that are read where the rows have them."""
+
+    answers: ClassVar[str] = ""
+    """Form of the predictions that metrics score, see `xp.metric`; empty for a task that is scored by its loss."""
+
+    own_scores: ClassVar[tuple[str, ...]] = ("loss",)
+    """The scores that this task computes itself, beside those of its metrics."""
 
     packable: ClassVar[bool] = False
-    """Whether rows may share a sequence (``training.batching=packed``)."""
+    """Whether rows may share a sequence (``training.batching=packed``): a language model, which sees only the past."""
 
-    max_length: int
-    """Longest sequence, in tokens, that the model is given."""
+    metrics: list[str]
+    """Metrics of an evaluation, by name; the first one decides where ``training.metric`` names none."""
 
-    def labels(self, rows: Dataset) -> list[str]:
+    @property
+    def scores(self) -> tuple[str, ...]:
+        """Names of the numbers that an evaluation gives, the deciding one first."""
+        from xp import metric
+
+        return (*metric.values(self.metrics), *self.own_scores)
+
+    @property
+    def longest(self) -> int | None:
+        """Longest sequence, in tokens, that the model is given; None where inputs are no sequences of tokens."""
+        return None
+
+    @classmethod
+    def known_columns(cls) -> set[str]:
+        """All columns that this task may read."""
+        return {*cls.columns, *cls.optional_columns, *(column for columns in cls.other_columns for column in columns)}
+
+    def label_names(self, rows: Dataset) -> list[str]:
         """Names of the classes in the order of their ids; empty for a task without classes."""
         return []
 
@@ -59,21 +103,40 @@ class Task(Component):
         """What the model's own config must say for this task, for example the number of labels."""
         return {}
 
+    def fault(self, row: dict[str, Any]) -> str | None:
+        """Why a row with this task's columns cannot be used, for example ``text: is empty``; None if it can."""
+        return None
+
     @abstractmethod
-    def encode(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, labels: Sequence[str]) -> Encoded:
-        """Rows with this task's columns, as features.
+    def encode(self, rows: Dataset, processor: Any, labels: Sequence[str]) -> Encoded:
+        """Rows with this task's columns, none of them at fault, as features.
+
+        Args:
+            rows: with the columns this task reads.
+            processor: of `processor_class`.
+            labels: names of the classes, as the model has them.
 
         Raises:
             UserError: a label that is not among ``labels``, or a row too long where that is an error.
         """
 
+    def draw(self, row: dict[str, Any], generator: np.random.Generator, processor: Any) -> dict[str, Any]:
+        """What is random about an encoded row, for example which of its tokens are masked.
+
+        Args:
+            row: of the encoded rows.
+            generator: seeded by seed, epoch and the row's index (in evaluation: by the index alone).
+            processor: of `processor_class`.
+        """
+        return row
+
     @abstractmethod
-    def collate(self, sequences: Sequence[Sequence[dict[str, Any]]], pad: int) -> dict[str, Tensor]:
+    def collate(self, sequences: Sequence[Sequence[dict[str, Any]]], processor: Any) -> dict[str, Tensor]:
         """A batch from sequences of one (or, if packed, several) encoded rows, padded to the longest.
 
         Args:
-            sequences: the encoded rows of each sequence.
-            pad: token id to fill up with.
+            sequences: the encoded, drawn rows of each sequence.
+            processor: of `processor_class`.
         """
 
     @abstractmethod
@@ -81,21 +144,39 @@ class Task(Component):
         """Sum of the loss over the batch's items, as a float32 scalar; the caller divides, once."""
 
     @abstractmethod
-    def outcomes(self, network: nn.Module, batch: dict[str, Tensor]) -> dict[str, np.ndarray]:
-        """What the metrics need of each row, and no more: ``{name: (rows,)}``, with the row's summed ``loss``."""
-
-    @abstractmethod
-    def metrics(self, outcomes: dict[str, np.ndarray], rows: Dataset, labels: Sequence[str]) -> dict[str, float]:
-        """Metrics of an evaluation set by name, ``loss`` (per item) among them.
+    def outcomes(
+        self, network: nn.Module, batch: dict[str, Tensor], processor: Any, generation: Any
+    ) -> dict[str, np.ndarray]:
+        """What the scores need of each row, and no more: ``{name: (rows,)}``, with the row's summed ``loss``.
 
         Args:
-            outcomes: one value a row, in the order of ``rows``.
+            network: in evaluation mode.
+            batch: on its device.
+            processor: of `processor_class`.
+            generation: an `xp.generation.Generation`, for tasks whose answer is a text.
+        """
+
+    @abstractmethod
+    def score(self, outcomes: dict[str, np.ndarray], rows: Dataset, labels: Sequence[str]) -> dict[str, float]:
+        """The `scores` of an evaluation set by name, ``loss`` (per item) among them.
+
+        Args:
+            outcomes: one value a row, in the order of ``rows``, with the ``items`` of the drawn rows.
             rows: the encoded evaluation set.
+            labels: names of the classes.
         """
 
     def baseline(self, rows: Dataset, labels: Sequence[str]) -> dict[str, float]:
         """What the best answer that ignores the input would score on ``rows``; empty where there is no such answer."""
         return {}
+
+    def findings(
+        self, outcomes: dict[str, np.ndarray], rows: Dataset, labels: Sequence[str], processor: Any
+    ) -> Findings:
+        """Tables and pictures of an evaluation: which errors, in which classes, the worst of them."""
+        from xp.findings import Findings
+
+        return Findings()
 
     def texts(self, rows: Dataset) -> Iterable[str]:
         """The text of ``rows``, to train a tokenizer on."""
@@ -109,10 +190,39 @@ def mapped(
     """``rows`` turned into other columns, a thousand at a time; ``types`` names the type of each new column."""
     from datasets import Features, List, Value
 
-    made = {name: List(Value(kind[0])) if isinstance(kind, list) else Value(kind) for name, kind in types.items()}
+    def feature(kind: Any) -> Any:
+        if isinstance(kind, list):
+            return List(feature(kind[0]))
+        return Value(kind) if isinstance(kind, str) else kind
+
+    made = {name: feature(kind) for name, kind in types.items()}
     return rows.map(
         features, batched=True, remove_columns=rows.column_names, features=Features(made), keep_in_memory=True
     )
+
+
+def settled(encoded: Dataset, overlong: str, max_length: int, what: str) -> Encoded:
+    """Do with rows that are ``over`` (a boolean column) what ``task.overlong`` says, and count them.
+
+    Args:
+        encoded: encoded rows, the long ones cut already where that is what becomes of them.
+        overlong: truncate, drop or error.
+        max_length: tokens, for the message.
+        what: plural of what a row is, for the message.
+
+    Raises:
+        UserError: a row is over and ``overlong`` is error.
+    """
+    count = sum(encoded["over"])
+    if count and overlong == "error":
+        raise UserError(
+            f"task.overlong=error: {count} of {len(encoded)} {what} have more than "
+            f"task.max_length={max_length} tokens; raise it, or choose task.overlong=truncate or drop"
+        )
+    notes = {"rows": len(encoded), {"truncate": "truncated", "drop": "dropped"}.get(overlong, "over"): count}
+    if count and overlong == "drop":
+        encoded = encoded.filter(lambda over: [not value for value in over], input_columns="over", batched=True)
+    return Encoded(encoded.remove_columns("over"), notes)
 
 
 def padded(rows: Sequence[Sequence[int]], value: int) -> Tensor:
@@ -121,9 +231,3 @@ def padded(rows: Sequence[Sequence[int]], value: int) -> Tensor:
 
     longest = max(map(len, rows))
     return torch.tensor([[*row, *[value] * (longest - len(row))] for row in rows], dtype=torch.long)
-
-
-def better(metric: str) -> Literal["min", "max"]:
-    """Which way a metric is good: a loss-like one (loss, perplexity, bits per byte, errors) when it is small."""
-    small = ("loss", "perplexity", "bits_per_byte", "error")
-    return "min" if metric.endswith(small) else "max"

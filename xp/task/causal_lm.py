@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from xp.error import UserError
-from xp.task.base import IGNORE, Encoded, Task, mapped, padded
+from xp.task.base import IGNORE, Encoded, Trainable, mapped, padded
 
 if TYPE_CHECKING:
     from typing import Annotated
@@ -18,19 +18,21 @@ if TYPE_CHECKING:
     import numpy as np
     from datasets import Dataset
     from torch import Tensor, nn
-    from transformers import PreTrainedTokenizerBase
 else:
     from typing import Annotated
 
 
-class CausalLM(Task, name="causal_lm"):
+class CausalLM(Trainable, name="causal_lm"):
     """Predict each token from those before it (Radford et al., 2018), by cross-entropy over the vocabulary."""
 
     auto_class: ClassVar[str] = "AutoModelForCausalLM"
     peft_type: ClassVar[str] = "CAUSAL_LM"
     columns: ClassVar[tuple[str, ...]] = ("text",)
-    scores: ClassVar[tuple[str, ...]] = ("loss", "perplexity", "bits_per_byte")
+    own_scores: ClassVar[tuple[str, ...]] = ("loss", "perplexity", "bits_per_byte")
     packable: ClassVar[bool] = True
+    pipeline: ClassVar[str] = "text-generation"
+    takes: ClassVar[str] = "a text to go on from"
+    gives: ClassVar[str] = "the text that follows"
 
     max_length: Annotated[int, Field(ge=2)]
     """Longest sequence, in tokens with the special ones."""
@@ -38,32 +40,37 @@ class CausalLM(Task, name="causal_lm"):
     overlong: Literal["split", "truncate", "drop", "error"]
     """What becomes of a longer text; ``split`` cuts it into windows that together predict every token once."""
 
-    def encode(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, labels: Sequence[str]) -> Encoded:
+    @property
+    def longest(self) -> int:
+        """Longest sequence, in tokens."""
+        return self.max_length
+
+    def encode(self, rows: Dataset, processor: Any, labels: Sequence[str]) -> Encoded:
         """``input_ids`` between the tokenizer's begin and end tokens, and ``bytes`` that their prediction covers.
 
         Each window after a text's first starts with the last token of the one before, as context: so every token
         is predicted exactly once, and bits per byte are those of the whole text.
         """
-        first = [tokenizer.bos_token_id] if tokenizer.bos_token_id is not None else []
-        last = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
+        first = [processor.bos_token_id] if processor.bos_token_id is not None else []
+        last = [processor.eos_token_id] if processor.eos_token_id is not None else []
         stride = self.max_length - 1
 
         def features(batch: dict[str, list[str]]) -> dict[str, list[Any]]:
             columns: dict[str, list[Any]] = {"input_ids": [], "bytes": [], "over": [], "text": []}
-            encoded = tokenizer(batch["text"], add_special_tokens=False, verbose=False)["input_ids"]
+            encoded = processor(batch["text"], add_special_tokens=False, verbose=False)["input_ids"]
             for text, inner in zip(batch["text"], encoded, strict=True):
                 tokens = [*first, *inner, *last]
                 if len(tokens) < 2:
                     continue
                 size = len(text.encode())
                 if not first:  # Nothing predicts the first token, so its bytes do not count either.
-                    size -= len(tokenizer.decode(tokens[:1]).encode())
+                    size -= len(processor.decode(tokens[:1]).encode())
                 over = len(tokens) > self.max_length
                 starts = range(0, len(tokens) - 1, stride) if self.overlong == "split" else range(1)
                 for start in starts:
                     window = tokens[start : start + self.max_length]
                     if over and self.overlong == "truncate":
-                        size = len(tokenizer.decode(window[1:], skip_special_tokens=True).encode())
+                        size = len(processor.decode(window[1:], skip_special_tokens=True).encode())
                     columns["input_ids"].append(window)
                     columns["bytes"].append(size if start == 0 else 0)
                     columns["over"].append(over)
@@ -97,7 +104,7 @@ class CausalLM(Task, name="causal_lm"):
             encoded = encoded.filter(lambda over: [not value for value in over], input_columns="over", batched=True)
         return Encoded(encoded.remove_columns(["over", "text"]), notes)
 
-    def collate(self, sequences: Sequence[Sequence[dict[str, Any]]], pad: int) -> dict[str, Tensor]:
+    def collate(self, sequences: Sequence[Sequence[dict[str, Any]]], processor: Any) -> dict[str, Tensor]:
         """``input_ids``, ``labels`` and, unless packed, ``attention_mask``, all (sequences, longest).
 
         Packed sequences come with ``position_ids`` that start again at each row, and an ``attention_mask``
@@ -105,7 +112,7 @@ class CausalLM(Task, name="causal_lm"):
         """
         tokens = [list(chain.from_iterable(row["input_ids"] for row in rows)) for rows in sequences]
         labels = [list(chain.from_iterable([IGNORE, *row["input_ids"][1:]] for row in rows)) for rows in sequences]
-        batch = {"input_ids": padded(tokens, pad), "labels": padded(labels, IGNORE)}
+        batch = {"input_ids": padded(tokens, processor.pad_token_id), "labels": padded(labels, IGNORE)}
         if all(len(rows) == 1 for rows in sequences):
             return batch | {"attention_mask": padded([[1] * len(row) for row in tokens], 0)}
         positions = [list(chain.from_iterable(range(len(row["input_ids"])) for row in rows)) for rows in sequences]
@@ -137,11 +144,13 @@ class CausalLM(Task, name="causal_lm"):
         """Cross-entropy, summed over the predicted tokens."""
         return self._token_losses(network, batch, label_smoothing).sum()
 
-    def outcomes(self, network: nn.Module, batch: dict[str, Tensor]) -> dict[str, np.ndarray]:
+    def outcomes(
+        self, network: nn.Module, batch: dict[str, Tensor], processor: Any, generation: Any
+    ) -> dict[str, np.ndarray]:
         """The summed ``loss`` of each row: two numbers a sequence stay in memory, not its logits."""
         return {"loss": self._token_losses(network, batch, 0.0).sum(-1).cpu().double().numpy()}
 
-    def metrics(self, outcomes: dict[str, np.ndarray], rows: Dataset, labels: Sequence[str]) -> dict[str, float]:
+    def score(self, outcomes: dict[str, np.ndarray], rows: Dataset, labels: Sequence[str]) -> dict[str, float]:
         """``loss`` in nats a token, ``perplexity`` a token, and ``bits_per_byte`` of UTF-8 text."""
         nats = float(outcomes["loss"].sum())
         loss = nats / sum(rows["items"])

@@ -8,23 +8,27 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import PositiveInt
 
+from xp import metric
 from xp.error import UserError, nearest
-from xp.task.base import Encoded, Task, mapped, padded
+from xp.findings import Findings, confusion, per_class, worst
+from xp.task.base import Encoded, Trainable, mapped, padded, settled
 
 if TYPE_CHECKING:
     import numpy as np
     from datasets import Dataset
     from torch import Tensor, nn
-    from transformers import PreTrainedTokenizerBase
 
 
-class TextClassification(Task, name="text_classification"):
+class TextClassification(Trainable, name="text_classification"):
     """Choose one of several labels for a text, by cross-entropy over the classes."""
 
     auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
     peft_type: ClassVar[str] = "SEQ_CLS"
     columns: ClassVar[tuple[str, ...]] = ("text", "label")
-    scores: ClassVar[tuple[str, ...]] = ("accuracy", "f1_macro", "loss")
+    answers: ClassVar[str] = "class"
+    pipeline: ClassVar[str] = "text-classification"
+    takes: ClassVar[str] = "a text"
+    gives: ClassVar[str] = "labels with their probabilities"
 
     max_length: PositiveInt
     """Longest text, in tokens with the special ones."""
@@ -32,7 +36,12 @@ class TextClassification(Task, name="text_classification"):
     overlong: Literal["truncate", "drop", "error"]
     """What becomes of a longer text; the count is always reported."""
 
-    def labels(self, rows: Dataset) -> list[str]:
+    @property
+    def longest(self) -> int:
+        """Longest text, in tokens."""
+        return self.max_length
+
+    def label_names(self, rows: Dataset) -> list[str]:
         """The label names: those of a ``ClassLabel`` column, else the sorted distinct values."""
         feature = rows.features["label"]
         if hasattr(feature, "names"):
@@ -59,7 +68,7 @@ class TextClassification(Task, name="text_classification"):
         names = dict(enumerate(labels))
         return {"id2label": names, "label2id": {name: number for number, name in names.items()}}
 
-    def encode(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, labels: Sequence[str]) -> Encoded:
+    def encode(self, rows: Dataset, processor: Any, labels: Sequence[str]) -> Encoded:
         """``input_ids`` with the tokenizer's special tokens, and ``label`` as a class id."""
         names = getattr(rows.features["label"], "names", None)
         ids = {name: number for number, name in enumerate(labels)}
@@ -69,12 +78,12 @@ class TextClassification(Task, name="text_classification"):
                 raise UserError(f"data: the label {name!r} is not one the model has.{nearest(name, ids)}")
 
         def features(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-            whole = tokenizer(batch["text"], truncation=False, verbose=False)["input_ids"]
+            whole = processor(batch["text"], truncation=False, verbose=False)["input_ids"]
             # An empty text without special tokens would be no sequence at all: it is its end alone.
-            whole = [tokens or [tokenizer.eos_token_id or tokenizer.pad_token_id] for tokens in whole]
+            whole = [tokens or [processor.eos_token_id or processor.pad_token_id] for tokens in whole]
             over = [len(tokens) > self.max_length for tokens in whole]
             cut = (
-                tokenizer(batch["text"], truncation=True, max_length=self.max_length)["input_ids"] if any(over) else []
+                processor(batch["text"], truncation=True, max_length=self.max_length)["input_ids"] if any(over) else []
             )
             tokens = [cut[row] if long else whole[row] for row, long in enumerate(over)]
             return {
@@ -87,25 +96,15 @@ class TextClassification(Task, name="text_classification"):
 
         # Stated, because the label changes from a name to an id and datasets would keep the old column's type.
         types = {"input_ids": ["int32"], "label": "int64", "length": "int32", "items": "int32", "over": "bool"}
-        encoded = mapped(rows, features, types)
-        count = sum(encoded["over"])
-        if count and self.overlong == "error":
-            raise UserError(
-                f"task.overlong=error: {count} of {len(encoded)} texts have more than "
-                f"task.max_length={self.max_length} tokens; raise it, or choose task.overlong=truncate or drop"
-            )
-        notes = {"rows": len(encoded), {"truncate": "truncated", "drop": "dropped"}.get(self.overlong, "over"): count}
-        if count and self.overlong == "drop":
-            encoded = encoded.filter(lambda over: [not value for value in over], input_columns="over", batched=True)
-        return Encoded(encoded.remove_columns("over"), notes)
+        return settled(mapped(rows, features, types), self.overlong, self.max_length, "texts")
 
-    def collate(self, sequences: Sequence[Sequence[dict[str, Any]]], pad: int) -> dict[str, Tensor]:
+    def collate(self, sequences: Sequence[Sequence[dict[str, Any]]], processor: Any) -> dict[str, Tensor]:
         """``input_ids`` and ``attention_mask`` (rows, longest), ``labels`` (rows,)."""
         import torch
 
         tokens = [row["input_ids"] for (row,) in sequences]
         return {
-            "input_ids": padded(tokens, pad),
+            "input_ids": padded(tokens, processor.pad_token_id),
             "attention_mask": padded([[1] * len(row) for row in tokens], 0),
             "labels": torch.tensor([row["label"] for (row,) in sequences]),
         }
@@ -121,7 +120,9 @@ class TextClassification(Task, name="text_classification"):
         logits = self._logits(network, batch)
         return cross_entropy(logits, batch["labels"], reduction="sum", label_smoothing=label_smoothing)
 
-    def outcomes(self, network: nn.Module, batch: dict[str, Tensor]) -> dict[str, np.ndarray]:
+    def outcomes(
+        self, network: nn.Module, batch: dict[str, Tensor], processor: Any, generation: Any
+    ) -> dict[str, np.ndarray]:
         """``loss`` and the predicted class id of each row."""
         from torch.nn.functional import cross_entropy
 
@@ -129,18 +130,27 @@ class TextClassification(Task, name="text_classification"):
         loss = cross_entropy(logits, batch["labels"], reduction="none")
         return {"loss": loss.cpu().numpy(), "prediction": logits.argmax(-1).cpu().numpy()}
 
-    def metrics(self, outcomes: dict[str, np.ndarray], rows: Dataset, labels: Sequence[str]) -> dict[str, float]:
-        """Accuracy and macro F1 over the classes that occur; ``loss`` a row."""
-        return {"loss": float(outcomes["loss"].mean())} | self._scores(outcomes["prediction"], rows)
+    def score(self, outcomes: dict[str, np.ndarray], rows: Dataset, labels: Sequence[str]) -> dict[str, float]:
+        """The metrics, and ``loss`` a row."""
+        scores = metric.compute(self.metrics, self.answers, outcomes["prediction"].tolist(), list(rows["label"]))
+        return scores | {"loss": float(outcomes["loss"].mean())}
 
     def baseline(self, rows: Dataset, labels: Sequence[str]) -> dict[str, float]:
         """Always the most frequent class of ``rows``."""
         (majority, _), *_ = Counter(rows["label"]).most_common(1)
-        return self._scores([majority] * len(rows), rows)
+        return metric.compute(self.metrics, self.answers, [majority] * len(rows), list(rows["label"]))
 
-    def _scores(self, predictions: Sequence[int] | np.ndarray, rows: Dataset) -> dict[str, float]:
-        from sklearn.metrics import accuracy_score, f1_score
-
-        gold = list(rows["label"])
-        macro = f1_score(gold, predictions, average="macro", zero_division=0)
-        return {"accuracy": float(accuracy_score(gold, predictions)), "f1_macro": float(macro)}
+    def findings(
+        self, outcomes: dict[str, np.ndarray], rows: Dataset, labels: Sequence[str], processor: Any
+    ) -> Findings:
+        """Confusion matrix, each class's scores, and the texts with the highest loss."""
+        gold, predicted = list(rows["label"]), outcomes["prediction"].tolist()
+        columns = {
+            "text": processor.batch_decode(rows["input_ids"][:], skip_special_tokens=True),
+            "label": [labels[number] for number in gold],
+            "prediction": [labels[number] for number in predicted],
+        }
+        return Findings(
+            tables={"classes": per_class(gold, predicted, labels), "worst": worst(outcomes["loss"].tolist(), columns)},
+            pictures={"confusion": lambda: confusion(gold, predicted, labels)},
+        )

@@ -75,9 +75,13 @@ class Tracker:
         """A data set as an input of the run."""
         self._work.put((self._send_dataset, (name, source, digest, profile, context)))
 
-    def artifact(self, path: Path) -> None:
-        """A file, or a folder under its own name, as it is when the thread gets to it."""
-        self._work.put((self._send_artifact, (path,)))
+    def artifact(self, path: Path, folder: str | None = None) -> None:
+        """A file (into ``folder`` of the run's artifacts), or a folder under its own name, as it is when sent."""
+        self._work.put((self._send_artifact, (path, folder)))
+
+    def table(self, columns: dict[str, list[Any]], file: str) -> None:
+        """A table, which MLflow shows as one; ``file`` is its path among the run's artifacts."""
+        self._work.put((self._send_table, (columns, file)))
 
     def close(self, status: Status, error: str = "") -> None:
         """End the run with this status, once all else has arrived; says on stderr what could not."""
@@ -142,11 +146,14 @@ class Tracker:
         data = Dataset(name, digest[:36], "xp", json.dumps({"source": source}), profile=json.dumps(profile))
         self.client.log_inputs(self.run_id, datasets=[DatasetInput(data, [InputTag("mlflow.data.context", context)])])
 
-    def _send_artifact(self, path: Path) -> None:
+    def _send_artifact(self, path: Path, folder: str | None) -> None:
         if path.is_dir():
             self.client.log_artifacts(self.run_id, str(path), path.name)
         else:
-            self.client.log_artifact(self.run_id, str(path))
+            self.client.log_artifact(self.run_id, str(path), folder)
+
+    def _send_table(self, columns: dict[str, list[Any]], file: str) -> None:
+        self.client.log_table(self.run_id, columns, file)
 
     def _end(self, status: Status, error: str) -> None:
         if error:
@@ -158,8 +165,8 @@ class Untracked(Tracker):
     """The tracker of a process that does not track, as every rank but the first: all of it does nothing."""
 
     def __init__(self) -> None:
-        nothing = lambda *arguments: None  # noqa: E731 - seven times the same nothing
-        self.log = self.params = self.tags = self.dataset = self.artifact = self.close = nothing  # type: ignore[method-assign]
+        nothing = lambda *arguments: None  # noqa: E731 - eight times the same nothing
+        self.log = self.params = self.tags = self.dataset = self.artifact = self.table = self.close = nothing  # type: ignore[method-assign]
 
     def opened(self) -> str:
         """No run."""
