@@ -12,6 +12,7 @@ from conftest import ROOT
 LAYERS = [
     {"error", "world", "batching"},  # import nothing of xp
     {"metric", "findings"},
+    {"imports"},
     {"component"},
     {"tracking", "hardware", "checkpoint"},
     {"model", "peft", "task", "data", "generation"},

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from xp import imports
 from xp.backend import Backend
 from xp.component import Settings
 from xp.data import Data
@@ -41,6 +42,9 @@ class Run(Settings):
 
     runs: str
     """Folder that gets a folder for each run."""
+
+    imports: list[str]
+    """Modules of your own to import, and metrics of the hub as ``hub:<id>``; only the command line can say it."""
 
     model: Model
     data: Data
@@ -88,6 +92,8 @@ class Run(Settings):
         Raises:
             UserError: the first thing wrong with them, as one line.
         """
+        if isinstance(names := values.get("imports"), list):
+            imports.load([str(name) for name in names])
         try:
             return cls.model_validate(values)
         except ValidationError as error:

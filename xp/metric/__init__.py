@@ -26,6 +26,10 @@ def compute(names: Sequence[str], form: str, predictions: Any, references: Any) 
     return {name: float(scores[name]()) for name in names}
 
 
+def load_imported(name: str) -> None:
+    """Make a metric of the hub, or of a folder laid out like one, known by the last part of its id."""
+
+
 def better(value: str) -> Literal["min", "max"]:
     """Which way a value is good: a loss-like one (loss, perplexity, bits per byte, errors) when it is small."""
     small = ("loss", "perplexity", "bits_per_byte", "error")
