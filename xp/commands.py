@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from xp import world
 from xp.error import UserError
 from xp.hardware import autocast, choose_device, choose_precision, environment
+from xp.metric import better
 from xp.model import Wish
 from xp.report import Report
 from xp.run import Run, flattened
-from xp.task.base import better
 from xp.tracking import Tracker
 
 if TYPE_CHECKING:

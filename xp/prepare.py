@@ -13,9 +13,9 @@ from xp.checkpoint import save_weights
 from xp.error import UserError
 from xp.evaluation import evaluate
 from xp.job import Job
+from xp.metric import better
 from xp.model import Loaded, positions
 from xp.task import Encoded, Task
-from xp.task.base import better
 from xp.training import Training
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from xp.component import Component
 
@@ -121,9 +121,3 @@ def padded(rows: Sequence[Sequence[int]], value: int) -> Tensor:
 
     longest = max(map(len, rows))
     return torch.tensor([[*row, *[value] * (longest - len(row))] for row in rows], dtype=torch.long)
-
-
-def better(metric: str) -> Literal["min", "max"]:
-    """Which way a metric is good: a loss-like one (loss, perplexity, bits per byte, errors) when it is small."""
-    small = ("loss", "perplexity", "bits_per_byte", "error")
-    return "min" if metric.endswith(small) else "max"
