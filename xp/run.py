@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from xp import imports
+from xp import imports, metric
 from xp.backend import Backend
 from xp.component import Settings
 from xp.data import Data
@@ -66,16 +66,17 @@ class Run(Settings):
                 f"task={self.task.name}: it can only predict; use command=predict, or one of the tasks that "
                 f"command={self.command} is for: {', '.join(sorted(able))}"
             )
+        metric.check(self.task.metrics, self.task.answers)
         if self.training.batching == "packed" and not self.task.packable:
             raise ValueError(
                 f"training.batching=packed: rows of task={self.task.name} cannot share sequences; use length or shuffle"
             )
         if self.command != "train" and self.backend.processes > 1:
             raise ValueError(f"backend.processes={self.backend.processes}: command={self.command} runs in one process")
-        metric = self.training.metric
-        if metric is not None and metric not in self.task.scores:
+        decider = self.training.metric
+        if decider is not None and decider not in self.task.scores:
             raise ValueError(
-                f"training.metric={metric}: the task has no such metric.{nearest(metric, self.task.scores)}"
+                f"training.metric={decider}: the task has no such metric.{nearest(decider, self.task.scores)}"
             )
         known = {
             column for each in Task.registry.values() if issubclass(each, Trainable) for column in each.known_columns()
