@@ -170,7 +170,8 @@ def work(run: Run, folder: Path, parent: str | None) -> dict[str, Any]:
         result = command(run, folder, tracker, report)
         result |= {"run": folder.name, "run_id": tracker.opened(), "folder": str(folder)}
         if world.rank() == 0:
-            tracker.artifact(commands.write_result(result, folder))
+            (folder / "result.json").write_text(json.dumps(result, indent=2) + "\n")
+            tracker.artifact(folder / "result.json")
             if "model" in result and run.tracking.log_model:
                 tracker.artifact(Path(result["model"]))
         if result.get("digest"):

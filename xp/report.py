@@ -100,7 +100,7 @@ class Report:
         table.add_column("value", justify="right")
         baseline = result["baseline"]
         if baseline:
-            table.add_column("majority class", justify="right")
+            table.add_column("baseline", justify="right")
         for name, value in result["metrics"].items():
             beside = f"{baseline[name]:.4f}" if name in baseline else ""
             table.add_row(name, f"{value:.4f}", *([beside] if baseline else []))
