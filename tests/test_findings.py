@@ -61,7 +61,7 @@ def test_pictures_of_any_number_of_labels_are_written(many: int, tmp_path: Path)
 
     draw = random.Random(0)
     gold, predicted = ([draw.randrange(many) for _ in range(300)] for _ in range(2))
-    names = [f"$label$ {number} 猫 with a\nlong name that goes on" for number in range(many)]
+    names = [rf"$\no$ 猫 {number} with a" "\nlong name that goes on" for number in range(many)]
     findings = Findings(pictures={"confusion": partial(confusion, gold, predicted, names)})
     write(findings, tmp_path / "deep/er")
     with Image.open(tmp_path / "deep/er/confusion.png") as picture:
