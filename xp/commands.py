@@ -15,7 +15,7 @@ from xp import findings, world
 from xp.error import UserError
 from xp.hardware import autocast, choose_device, choose_precision, environment
 from xp.metric import better
-from xp.model import Wish
+from xp.model import Wish, head
 from xp.report import Report
 from xp.run import Run, flattened
 from xp.task import Trainable
@@ -197,7 +197,7 @@ def _encode(
     report.rows(side, encoded.notes, task.longest)
     tracker.log({f"data/{side}_{name}": float(number) for name, number in encoded.notes.items()}, 0)
     if not len(encoded.rows):
-        raise UserError(f"task.overlong=drop: it leaves no {side} rows; raise task.max_length")
+        raise UserError(f"task.overlong=drop: it leaves no {side} rows; raise the bound that the task sets")
     return encoded
 
 
@@ -238,7 +238,10 @@ def _with_adapter(run: Run, loaded: Loaded, folder: Path) -> PreTrainedModel:
             loaded.network.save_pretrained(base)
             loaded.processor.save_pretrained(base)
     assert isinstance(run.task, Trainable)
-    return run.peft.apply(loaded.network, run.task.peft_type, [] if run.model.name == "scratch" else loaded.new)
+    new = [] if run.model.name == "scratch" else loaded.new
+    if run.task.peft_type is None and loaded.labels:  # Then peft knows of no head that is to be trained in full.
+        new = sorted({*new, *head(loaded.network)})
+    return run.peft.apply(loaded.network, run.task.peft_type, new)
 
 
 def _save(run: Run, loaded: Loaded, folder: Path) -> str:
