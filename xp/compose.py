@@ -26,7 +26,13 @@ HYDRA_KEYS = ("hydra.launcher.slots", "hydra.sweeper.params", "hydra.sweeper.max
               "hydra/sweeper", "hydra/launcher")  # fmt: skip
 """What of Hydra's own config may be set. The rest of it can run code or write anywhere."""
 
-OPEN = ("data.columns.", "model.config.", "training.optimizer_options.", "training.schedule_options.")
+OPEN = (
+    "data.columns.",
+    "model.config.",
+    "model.processor.",
+    "training.optimizer_options.",
+    "training.schedule_options.",
+)
 """Mappings that take keys of the user's own, without Hydra's plus sign before them."""
 
 

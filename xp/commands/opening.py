@@ -74,5 +74,5 @@ def encode(
     report.rows(side, encoded.notes, task.longest)
     tracker.log({f"data/{side}_{name}": float(number) for name, number in encoded.notes.items()}, 0)
     if not len(encoded.rows):
-        raise UserError(f"task.overlong=drop: it leaves no {side} rows; raise task.max_length")
+        raise UserError(f"task.overlong=drop: it leaves no {side} rows; raise the bound that the task sets")
     return encoded

@@ -12,6 +12,7 @@ from xp import world
 from xp.commands.closing import save_model, scores, show_findings
 from xp.commands.opening import choose_machine, describe_data, encode, load
 from xp.hardware import autocast
+from xp.model import head
 from xp.report import Report
 from xp.run import Run
 from xp.task import Trainable
@@ -110,4 +111,7 @@ def _with_adapter(run: Run, loaded: Loaded, folder: Path) -> PreTrainedModel:
             loaded.network.save_pretrained(base)
             loaded.processor.save_pretrained(base)
     assert isinstance(run.task, Trainable)
-    return run.peft.apply(loaded.network, run.task.peft_type, [] if run.model.name == "scratch" else loaded.new)
+    new = [] if run.model.name == "scratch" else loaded.new
+    if run.task.peft_type is None and loaded.labels:  # Then peft knows of no head that is to be trained in full.
+        new = sorted({*new, *head(loaded.network)})
+    return run.peft.apply(loaded.network, run.task.peft_type, new)

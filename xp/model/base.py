@@ -73,6 +73,9 @@ class Model(Component):
     config: dict[str, Any]
     """Values of the model's own config to set, for example ``{attention_dropout: 0.1}``."""
 
+    processor: dict[str, Any]
+    """Options of its tokenizer, image processor or feature extractor, for example ``{do_resize: false}``."""
+
     @abstractmethod
     def load(self, wish: Wish) -> Loaded:
         """The network with a head for the task, and its processor.
@@ -97,6 +100,11 @@ class Model(Component):
                 raise UserError(
                     f"model.config.{key}: a {config.model_type} model has no such value.{nearest(key, known)}"
                 )
+
+
+def head(network: PreTrainedModel) -> list[str]:
+    """Names of the weights outside of the base model: those of the head for a task."""
+    return [name for name, _ in network.named_parameters() if not name.startswith(f"{network.base_model_prefix}.")]
 
 
 def positions(config: PretrainedConfig) -> int | None:

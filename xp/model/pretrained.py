@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from xp.error import UserError, nearest
 from xp.model.base import Loaded, Model, Wish, loading
+from xp.model.processor import load_processor
 from xp.model.tokenizer import settle_pad
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class Pretrained(Model, name="pretrained"):
         values = wish.config(labels) | self.config
         with loading(self.path):
             config = transformers.AutoConfig.from_pretrained(described_by, **values, **source)
-            processor = getattr(transformers, wish.processor_class).from_pretrained(described_by, **source)
+            processor = load_processor(wish.processor_class, described_by, self.processor, **source)
         if hasattr(processor, "pad_token_id"):
             settle_pad(processor, config)
         auto = getattr(transformers, wish.auto_class)

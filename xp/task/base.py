@@ -130,6 +130,10 @@ class Trainable(Task):
         """
         return row
 
+    def vary(self, row: dict[str, Any], generator: np.random.Generator) -> dict[str, Any]:
+        """What is random about a drawn row in training alone, for example how an image is cropped."""
+        return row
+
     @abstractmethod
     def collate(self, sequences: Sequence[Sequence[dict[str, Any]]], processor: Any) -> dict[str, Tensor]:
         """A batch from sequences of one (or, if packed, several) encoded rows, padded to the longest.
@@ -201,14 +205,18 @@ def mapped(
     )
 
 
-def settled(encoded: Dataset, overlong: str, max_length: int, what: str) -> Encoded:
+def settled(
+    encoded: Dataset, overlong: str, most: float, what: str, setting: str = "max_length", unit: str = "tokens"
+) -> Encoded:
     """Do with rows that are ``over`` (a boolean column) what ``task.overlong`` says, and count them.
 
     Args:
         encoded: encoded rows, the long ones cut already where that is what becomes of them.
         overlong: truncate, drop or error.
-        max_length: tokens, for the message.
+        most: the bound, for the message.
         what: plural of what a row is, for the message.
+        setting: the task's setting that is the bound.
+        unit: of the bound.
 
     Raises:
         UserError: a row is over and ``overlong`` is error.
@@ -217,7 +225,7 @@ def settled(encoded: Dataset, overlong: str, max_length: int, what: str) -> Enco
     if count and overlong == "error":
         raise UserError(
             f"task.overlong=error: {count} of {len(encoded)} {what} have more than "
-            f"task.max_length={max_length} tokens; raise it, or choose task.overlong=truncate or drop"
+            f"task.{setting}={most} {unit}; raise it, or choose task.overlong=truncate or drop"
         )
     notes = {"rows": len(encoded), {"truncate": "truncated", "drop": "dropped"}.get(overlong, "over"): count}
     if count and overlong == "drop":
