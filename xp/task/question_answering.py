@@ -69,6 +69,10 @@ class QuestionAnswering(Trainable, name="question_answering"):
         """Longest window, in tokens."""
         return self.max_length
 
+    def config(self, labels: Sequence[str]) -> dict[str, Any]:
+        """Two outputs a token: how likely the answer begins and ends there."""
+        return {"num_labels": 2}
+
     def fault(self, row: dict[str, Any]) -> str | None:
         """Empty or no text, or an answer that is not where, or not once, in the context."""
         for column in ("question", "context"):
