@@ -84,6 +84,8 @@ def values(overrides: list[str], config_dir: str | None = None) -> dict[str, Any
         own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
         plain = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
     assert isinstance(plain, dict)
+    if plain["imports"] and not any(each.startswith("imports=") for each in overrides):
+        raise UserError("imports: a config file cannot have code run; give imports=[...] on the command line")
     return {str(key): value for key, value in plain.items()} | {"choices": choices}
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from xp import imports, metric
 from xp.backend import Backend
 from xp.component import Settings
 from xp.data import Data
@@ -42,6 +43,9 @@ class Run(Settings):
     runs: str
     """Folder that gets a folder for each run."""
 
+    imports: list[str]
+    """Modules of your own to import, and metrics of the hub as ``hub:<id>``; only the command line can say it."""
+
     model: Model
     data: Data
     task: Task
@@ -62,16 +66,17 @@ class Run(Settings):
                 f"task={self.task.name}: it can only predict; use command=predict, or one of the tasks that "
                 f"command={self.command} is for: {', '.join(sorted(able))}"
             )
+        metric.check(self.task.metrics, self.task.answers)
         if self.training.batching == "packed" and not self.task.packable:
             raise ValueError(
                 f"training.batching=packed: rows of task={self.task.name} cannot share sequences; use length or shuffle"
             )
         if self.command != "train" and self.backend.processes > 1:
             raise ValueError(f"backend.processes={self.backend.processes}: command={self.command} runs in one process")
-        metric = self.training.metric
-        if metric is not None and metric not in self.task.scores:
+        decider = self.training.metric
+        if decider is not None and decider not in self.task.scores:
             raise ValueError(
-                f"training.metric={metric}: the task has no such metric.{nearest(metric, self.task.scores)}"
+                f"training.metric={decider}: the task has no such metric.{nearest(decider, self.task.scores)}"
             )
         known = {
             column for each in Task.registry.values() if issubclass(each, Trainable) for column in each.known_columns()
@@ -88,6 +93,8 @@ class Run(Settings):
         Raises:
             UserError: the first thing wrong with them, as one line.
         """
+        if isinstance(names := values.get("imports"), list):
+            imports.load([str(name) for name in names])
         try:
             return cls.model_validate(values)
         except ValidationError as error:
