@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -63,7 +64,7 @@ def _contexts(text: str) -> Iterator[list[tuple[Any, str]]]:
 
 def _about(node: Any) -> Iterator[tuple[str, ast.expr | None]]:
     """What can be asked about a function, with the expression that answers; None where nothing does."""
-    inner = [each for each in _own(node)]
+    inner = list(_own(node))
     returned = [each.value for each in inner if isinstance(each, ast.Return) and each.value is not None]
     if len(returned) <= 1 and not any(isinstance(each, ast.Yield | ast.YieldFrom) for each in inner):
         yield f"What does {node.name} return?", returned[0] if returned else None
@@ -94,7 +95,7 @@ def _span(node: Any, source: str, found: ast.expr) -> tuple[int, int] | None:
         starts.append(starts[-1] + len(line) + 1)
 
     def place(line: int, column: int) -> int:
-        inside = line - node.lineno
+        inside: int = line - node.lineno
         # Columns are counted in bytes of the line as it was; what dedenting took from it are single bytes.
         kept = lines[inside].encode()[: max(0, column - node.col_offset)]
         return starts[inside] + len(kept.decode(errors="ignore"))
@@ -102,8 +103,10 @@ def _span(node: Any, source: str, found: ast.expr) -> tuple[int, int] | None:
     assert found.end_lineno is not None
     assert found.end_col_offset is not None
     span = place(found.lineno, found.col_offset), place(found.end_lineno, found.end_col_offset)
-    try:
-        same = ast.unparse(ast.parse(source[span[0] : span[1]].strip(), mode="eval").body) == ast.unparse(found)
-    except SyntaxError:  # Over several lines it may need the brackets around it to be one expression.
-        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SyntaxWarning)  # The library's own.
+        try:
+            same = ast.unparse(ast.parse(source[span[0] : span[1]].strip(), mode="eval").body) == ast.unparse(found)
+        except SyntaxError:  # Over several lines it may need the brackets around it to be one expression.
+            return None
     return span if same else None

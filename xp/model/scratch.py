@@ -32,7 +32,8 @@ class Scratch(Model, name="scratch"):
             )
         if not wish.train:
             raise UserError("model=scratch has random weights: there is nothing to evaluate; give model.path=<folder>")
-        self._check_config(transformers.AutoConfig.for_model(self.type))
+        described = transformers.AutoConfig.for_model(self.type)
+        self._check_config(described)
         if self.tokenizer is None:
             tokenizer = train_tokenizer(wish.texts(), self.vocabulary)
         else:
@@ -40,6 +41,9 @@ class Scratch(Model, name="scratch"):
                 tokenizer = transformers.AutoTokenizer.from_pretrained(wish.locate(self.tokenizer))
         values = {"vocab_size": max(len(tokenizer), self.vocabulary)}
         values |= {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
+        if described.is_encoder_decoder:  # What the decoder begins with; a config from scratch may not say.
+            begins = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.pad_token_id
+            values["decoder_start_token_id"] = begins
         with loading(f"scratch {self.type}"):
             config = transformers.AutoConfig.for_model(self.type, **values | wish.config(wish.labels) | self.config)
         settle_pad(tokenizer, config)

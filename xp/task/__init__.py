@@ -3,6 +3,15 @@
 from xp.task.base import Encoded, Task, Trainable
 from xp.task.causal_lm import CausalLM
 from xp.task.question_answering import QuestionAnswering
+from xp.task.text2text_generation import Text2TextGeneration
 from xp.task.text_classification import TextClassification
 
-__all__ = ["CausalLM", "Encoded", "QuestionAnswering", "Task", "TextClassification", "Trainable"]
+__all__ = [
+    "CausalLM",
+    "Encoded",
+    "QuestionAnswering",
+    "Task",
+    "Text2TextGeneration",
+    "TextClassification",
+    "Trainable",
+]

@@ -46,7 +46,7 @@ class QuestionAnswering(Trainable, name="question_answering"):
     """A longer question loses its end; how many did is reported."""
 
     stride: NonNegativeInt
-    """Tokens that two neighbouring windows of a context share, so that an answer on the border of one is in the other."""
+    """Tokens that two neighbouring windows of a context share, so that an answer at the end of one is in the next."""
 
     max_answer_tokens: PositiveInt
     """Longest answer that is predicted; what is learned from is not bounded by it."""
@@ -91,8 +91,8 @@ class QuestionAnswering(Trainable, name="question_answering"):
         form = layout(processor)
         columns: dict[str, Any] = {
             "input_ids": ["int32"], "first": "int32", "starts": ["int32"], "ends": ["int32"], "none": "int32",
-            "start": "int32", "end": "int32", "passage": "string", "offset": "int64", "example": "int64", "id": "string",
-            "question": "string", "answers": ["string"], "length": "int32", "items": "int32", "cut": "bool",
+            "start": "int32", "end": "int32", "passage": "string", "offset": "int64", "example": "int64",
+            "id": "string", "question": "string", "answers": ["string"], "length": "int32", "items": "int32", "cut": "bool",
         }  # fmt: skip
         if form.types is not None:
             columns["token_type_ids"] = ["int8"]
@@ -100,9 +100,7 @@ class QuestionAnswering(Trainable, name="question_answering"):
         def features(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
             made: dict[str, list[Any]] = {name: [] for name in columns}
             questions = processor(batch["question"], add_special_tokens=False, verbose=False)["input_ids"]
-            contexts = processor(
-                batch["context"], add_special_tokens=False, return_offsets_mapping=True, verbose=False
-            )
+            contexts = processor(batch["context"], add_special_tokens=False, return_offsets_mapping=True, verbose=False)
             for at, whole in enumerate(questions):
                 row = {name: batch[name][at] for name in batch}
                 question = whole[: self.max_question_tokens]
@@ -151,9 +149,9 @@ class QuestionAnswering(Trainable, name="question_answering"):
         notes = {
             "rows": len(rows),
             "windows": len(encoded),
-            "without an answer": len(rows) - len(answered),
-            "with an answer that no window holds": len(answered - found),
-            "with a question cut": len({row for row, cut in zip(encoded["example"], encoded["cut"], strict=True) if cut}),
+            "unanswerable": len(rows) - len(answered),
+            "answer_in_no_window": len(answered - found),
+            "question_cut": len({row for row, cut in zip(encoded["example"], encoded["cut"], strict=True) if cut}),
         }
         return Encoded(encoded.remove_columns("cut"), notes)
 
@@ -180,9 +178,8 @@ class QuestionAnswering(Trainable, name="question_answering"):
         output = network(**{name: batch[name] for name in names if name in batch})
         # Padding is no answer: a loss that counted it, as transformers' own does, would depend on the batch.
         padding = batch["attention_mask"] == 0
-        return tuple(
-            logits.float().masked_fill(padding, -math.inf) for logits in (output.start_logits, output.end_logits)
-        )  # type: ignore[return-value]
+        start, end = output.start_logits.float(), output.end_logits.float()
+        return start.masked_fill(padding, -math.inf), end.masked_fill(padding, -math.inf)
 
     def _losses(self, logits: tuple[Tensor, Tensor], batch: dict[str, Tensor], label_smoothing: float) -> Tensor:
         """Of each window."""

@@ -103,7 +103,7 @@ def golds(row: dict[str, Any]) -> list[tuple[str, int]]:
         given = {name: [each.get(name) for each in given] for name in ("text", "answer_start")}
     texts, starts = (given.get(name) if isinstance(given, dict) else None for name in ("text", "answer_start"))
     if not isinstance(texts, list) or not isinstance(starts, list) or len(texts) != len(starts):
-        raise ValueError("answers: needs {text: [...], answer_start: [...]}, as many of each; empty lists for no answer")
+        raise ValueError("answers: needs {text: [...], answer_start: [...]}, as many of each; none for no answer")
     for text, start in zip(texts, starts, strict=True):
         if not isinstance(text, str) or not text.strip() or not isinstance(start, int):
             raise ValueError(f"answers: {text!r} at {start!r} is not a text and the number of its first character")
