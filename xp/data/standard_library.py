@@ -19,6 +19,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import PositiveInt
 
 from xp.data.base import Data
+from xp.data.stdlib_questions import questions
+from xp.data.stdlib_summaries import docstrings
+from xp.data.stdlib_summaries import names as hidden_names
 from xp.error import UserError
 
 if TYPE_CHECKING:
@@ -34,8 +37,10 @@ HELD_OUT = 10
 class StandardLibrary(Data, name="standard_library"):
     """Files or functions of the interpreter's standard library; a file is wholly in train or wholly in eval."""
 
-    unit: Literal["file", "function"]
-    """What a row is: a whole file (``text``), or a function with its package (``text``, ``label``)."""
+    unit: Literal["file", "function", "question", "docstring", "name"]
+    """What a row is: a whole file (``text``), a function with its package (``text``, ``label``), a question about one
+    of several functions (``question``, ``context``, ``answers``), or a function with the first line of its docstring
+    or the words of its name (``text``, ``target``)."""
 
     packages: PositiveInt | None
     """For functions: keep those of the packages with the most functions, this many; null keeps all packages."""
@@ -71,7 +76,13 @@ def _packaged_functions(path: str, text: str) -> Iterator[dict[str, Any]]:
         yield {"text": source, "label": package}
 
 
-UNITS: dict[str, Callable[[str, str], Iterator[dict[str, Any]]]] = {"file": _files, "function": _packaged_functions}
+UNITS: dict[str, Callable[[str, str], Iterator[dict[str, Any]]]] = {
+    "file": _files,
+    "function": _packaged_functions,
+    "question": questions,
+    "docstring": docstrings,
+    "name": hidden_names,
+}
 """What makes the rows of each unit from a file's path inside the library and its text."""
 
 

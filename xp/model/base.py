@@ -129,6 +129,8 @@ def loading(path: str, auto_class: str = "") -> Iterator[None]:
             said = "its repository wants to run its own code; read that code, then set model.trust_remote_code=true"
         elif "Unrecognized configuration class" in said:
             said = f"transformers has no {auto_class} for this architecture; choose another model or task"
+            if auto_class == "AutoModelForSeq2SeqLM":
+                said += " (a decoder learns to answer with task=chat)"
         elif isinstance(error, OSError) and not Path(path).exists():
             said = "neither a folder here nor a model that the hub or its cache gives; check the name, or go online"
         raise UserError(f"model.path={path}: {said[:400]}") from error

@@ -87,18 +87,26 @@ class Pretrained(Model, name="pretrained"):
         if hasattr(processor, "pad_token_id"):
             settle_pad(processor, config)
         auto = getattr(transformers, wish.auto_class)
-        with loading(self.path, wish.auto_class):
-            network, report = auto.from_pretrained(
-                str(Path(path).absolute()) if Path(path).is_dir() else path,  # An adapter's config will name it.
-                config=config,
-                dtype=self._dtype(wish),
-                ignore_mismatched_sizes=wish.train or path != described_by,
-                output_loading_info=True,
-                **source,
-            )
+
+        def loaded(**more: Any) -> tuple[PreTrainedModel, dict[str, Any]]:
+            with loading(self.path, wish.auto_class):
+                network, report = auto.from_pretrained(
+                    str(Path(path).absolute()) if Path(path).is_dir() else path,  # An adapter's config will name it.
+                    config=config,
+                    dtype=self._dtype(wish),
+                    ignore_mismatched_sizes=wish.train or path != described_by,
+                    output_loading_info=True,
+                    **source,
+                    **more,
+                )
+            return network, report
+
+        network, report = loaded()
+        if renamed := _renamed_base(network.base_model_prefix, report):
+            network, report = loaded(key_mapping=renamed)
         mismatched = {name if isinstance(name, str) else name[0] for name in report["mismatched_keys"]}
         new = sorted(set(report["missing_keys"]) | mismatched)
-        if not new and labels != own and not all(name.startswith("LABEL_") for name in own):
+        if not new and labels and labels != own and not all(name.startswith("LABEL_") for name in own):
             # As many labels as before, but others: what the head knows of the old ones misleads.
             new = _renewed_head(network)
         if new and not wish.train and path == described_by:
@@ -111,7 +119,7 @@ class Pretrained(Model, name="pretrained"):
     def _labels(self, config: PretrainedConfig, wish: Wish) -> list[str]:
         """The model's own labels, where they are those of the rows (or of no rows); else those of the rows."""
         own = _label_names(config)
-        if not wish.config([]):
+        if "id2label" not in wish.config([]):  # The task has no classes.
             return []
         if not wish.train or sorted(own) == sorted(wish.labels):
             return own
@@ -125,6 +133,24 @@ class Pretrained(Model, name="pretrained"):
 
 def _label_names(config: PretrainedConfig) -> list[str]:
     return [name for _, name in sorted((config.id2label or {}).items())]
+
+
+def _renamed_base(prefix: str, report: dict[str, Any]) -> dict[str, str]:
+    """What to rename where a network expects the base model's weights under another name than they are stored.
+
+    The question answering heads of Llama, Qwen and others call ``transformer`` what all else calls ``model``:
+    loaded as they are, these networks would silently begin with random weights.
+
+    Args:
+        prefix: the network's name for the base model.
+        report: transformers' loading info.
+    """
+    lost = {name.removeprefix(f"{prefix}.") for name in report["missing_keys"] if name.startswith(f"{prefix}.")}
+    there = set(report["unexpected_keys"])
+    for other in sorted({name.partition(".")[0] for name in there}):
+        if lost and all(f"{other}.{name}" in there for name in lost):
+            return {rf"^{other}\.": f"{prefix}."}
+    return {}
 
 
 def _renewed_head(network: PreTrainedModel) -> list[str]:

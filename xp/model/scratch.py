@@ -38,10 +38,14 @@ class Scratch(Model, name="scratch"):
             )
         if not wish.train:
             raise UserError("model=scratch has random weights: there is nothing to evaluate; give model.path=<folder>")
-        self._check_config(transformers.AutoConfig.for_model(self.type))
+        described = transformers.AutoConfig.for_model(self.type)
+        self._check_config(described)
         tokenizer, values = None, dict[str, Any]()
         if wish.processor_class == "AutoTokenizer":
             tokenizer, values = self._tokenizer(wish)
+            if described.is_encoder_decoder:  # What the decoder begins with; a config from scratch may not say.
+                begins = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.pad_token_id
+                values["decoder_start_token_id"] = begins
         with loading(f"scratch {self.type}"):
             config = transformers.AutoConfig.for_model(self.type, **values | wish.config(wish.labels) | self.config)
         if tokenizer is not None:
