@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import PositiveInt
 
 from xp.data.base import Data
+from xp.data.stdlib_chat import conversations
 from xp.error import UserError
 
 if TYPE_CHECKING:
@@ -34,8 +35,9 @@ HELD_OUT = 10
 class StandardLibrary(Data, name="standard_library"):
     """Files or functions of the interpreter's standard library; a file is wholly in train or wholly in eval."""
 
-    unit: Literal["file", "function"]
-    """What a row is: a whole file (``text``), or a function with its package (``text``, ``label``)."""
+    unit: Literal["file", "function", "chat"]
+    """What a row is: a whole file (``text``), a function with its package (``text``, ``label``), or a conversation
+    about what a function does (``messages``)."""
 
     packages: PositiveInt | None
     """For functions: keep those of the packages with the most functions, this many; null keeps all packages."""
@@ -71,7 +73,11 @@ def _packaged_functions(path: str, text: str) -> Iterator[dict[str, Any]]:
         yield {"text": source, "label": package}
 
 
-UNITS: dict[str, Callable[[str, str], Iterator[dict[str, Any]]]] = {"file": _files, "function": _packaged_functions}
+UNITS: dict[str, Callable[[str, str], Iterator[dict[str, Any]]]] = {
+    "file": _files,
+    "function": _packaged_functions,
+    "chat": conversations,
+}
 """What makes the rows of each unit from a file's path inside the library and its text."""
 
 

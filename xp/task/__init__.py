@@ -2,6 +2,7 @@
 
 from xp.task.base import Encoded, Task, Trainable
 from xp.task.causal_lm import CausalLM
+from xp.task.chat import Chat
 from xp.task.text_classification import TextClassification
 
-__all__ = ["CausalLM", "Encoded", "Task", "TextClassification", "Trainable"]
+__all__ = ["CausalLM", "Chat", "Encoded", "Task", "TextClassification", "Trainable"]

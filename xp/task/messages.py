@@ -51,7 +51,10 @@ def messages(row: Mapping[str, Any]) -> list[Message]:
         more = row.get("input") if column == "instruction" else None
         if more:
             question = f"{question}\n\n{_text(more, 'input')}"
-        turns = [{"role": "user", "content": question}, {"role": "assistant", "content": _text(row[assistant], assistant)}]
+        turns = [
+            {"role": "user", "content": question},
+            {"role": "assistant", "content": _text(row[assistant], assistant)},
+        ]
         column = assistant
     system = row.get("system")
     if system:
@@ -145,8 +148,6 @@ def _check(turns: Sequence[Message], column: str) -> None:
         raise UserError(f"{column}: starts with the assistant; a user's turn must come before")
     if "assistant" not in roles:
         raise UserError(f"{column}: has no assistant turn, so there is nothing to learn")
-    if "system" in roles[1:]:
-        raise UserError(f"{column}: has a system message after the start (turn {roles.index('system', 1) + 1})")
     for number, turn in enumerate(turns, 1):
         if turn["role"] == "assistant" and not turn["content"].strip() and not turn.get("tool_calls"):
             raise UserError(f"{column}: the assistant says nothing (turn {number})")
