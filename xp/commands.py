@@ -9,7 +9,7 @@ import time
 from collections import deque
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from xp import findings, world
 from xp.error import UserError
@@ -51,7 +51,7 @@ def train(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str,
     labels = task.label_names(splits.train)
     _describe_data(run, splits, tracker, report)
 
-    loaded = _load(run, task, precision, labels, splits.train)
+    loaded = _load(run, task, precision, labels, splits.train, report)
     check_fit(task, loaded)
     encoded = _encode(run, task, "train", splits.train, loaded, tracker, report)
     held_out = _encode(run, task, "eval", splits.eval, loaded, tracker, report)
@@ -124,7 +124,7 @@ def evaluate(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[s
     device, precision = _machine(run, tracker, report)
     splits = run.data.load(task.columns, task.other_columns, task.optional_columns, train=False)
     _describe_data(run, splits, tracker, report)
-    loaded = _load(run, task, precision, [], None)
+    loaded = _load(run, task, precision, [], None, report)
     check_fit(task, loaded)
     held_out = _encode(run, task, "eval", splits.eval, loaded, tracker, report)
     tracker.opened()
@@ -167,25 +167,35 @@ def _describe_data(run: Run, splits: Splits, tracker: Tracker, report: Report) -
     tracker.dataset(run.choices["data"], splits.source, fingerprint, sizes, context)
 
 
-def _load(run: Run, task: Trainable, precision: str, labels: list[str], train: Dataset | None) -> Loaded:
+def _load(
+    run: Run, task: Trainable, precision: str, labels: list[str], train: Dataset | None, report: Report
+) -> Loaded:
     """The model, ready to be trained on rows ``train`` with these labels, or (None) to be used as it is."""
     import torch
 
     torch.manual_seed(run.seed)
     in_full = train is not None and run.peft.name == "none"
-    return run.model.load(
-        Wish(
-            auto_class=task.auto_class,
-            processor_class=task.processor_class,
-            config=task.config,
-            labels=labels,
-            texts=lambda: [] if train is None else task.texts(train),
-            # Weights that train are float32; frozen ones may stay as they are stored, if bf16 is what computes.
-            dtype=torch.float32 if in_full or precision == "fp32" else "auto",
-            peft_type=task.peft_type,
-            train=train is not None,
-            locate=partial(run.tracking.locate, runs=run.runs),
-        )
+    # Weights that train are float32; frozen ones may stay as they are stored, if bf16 is what computes.
+    dtype: torch.dtype | Literal["auto"] = torch.float32 if in_full or precision == "fp32" else "auto"
+    loaded = run.model.load(_wish(run, task, dtype, labels, train))
+    for line in task.equip(loaded.processor, loaded.network, adapted=not in_full):
+        report.say(line)
+    return loaded
+
+
+def _wish(
+    run: Run, task: Trainable, dtype: torch.dtype | Literal["auto"], labels: list[str], train: Dataset | None
+) -> Wish:
+    return Wish(
+        auto_class=task.auto_class,
+        processor_class=task.processor_class,
+        config=task.config,
+        labels=labels,
+        texts=lambda: [] if train is None else task.texts(train),
+        dtype=dtype,
+        peft_type=task.peft_type,
+        train=train is not None,
+        locate=partial(run.tracking.locate, runs=run.runs),
     )
 
 
@@ -195,6 +205,10 @@ def _encode(
     """A split as features; what became of rows that were too long is told and tracked."""
     encoded = task.encode(rows, loaded.processor, loaded.labels)
     report.rows(side, encoded.notes, task.longest)
+    for warning in encoded.warnings:
+        report.say(f"warning: {side}: {warning}")
+    if encoded.warnings:
+        tracker.tags({f"xp.warnings.{side}": " | ".join(encoded.warnings)})
     tracker.log({f"data/{side}_{name}": float(number) for name, number in encoded.notes.items()}, 0)
     if not len(encoded.rows):
         raise UserError(f"task.overlong=drop: it leaves no {side} rows; raise task.max_length")

@@ -11,10 +11,10 @@ from pydantic import Field
 
 from xp.error import UserError
 from xp.findings import Findings, worst
-from xp.task import messages
 from xp.task.base import IGNORE, Encoded, Trainable, mapped, settled
 from xp.task.conversation import Conversation, encode_all, stops
 from xp.task.language import laid, predicted, token_losses
+from xp.task.messages import OPTIONAL, SHAPES, Message, conversation, spoken, tools
 from xp.task.template import marked, settle
 
 if TYPE_CHECKING:
@@ -49,9 +49,9 @@ class Chat(Trainable, name="chat"):
 
     auto_class: ClassVar[str] = "AutoModelForCausalLM"
     peft_type: ClassVar[str] = "CAUSAL_LM"
-    columns: ClassVar[tuple[str, ...]] = messages.SHAPES[0]
-    other_columns: ClassVar[tuple[tuple[str, ...], ...]] = messages.SHAPES[1:]
-    optional_columns: ClassVar[tuple[str, ...]] = messages.OPTIONAL
+    columns: ClassVar[tuple[str, ...]] = SHAPES[0]
+    other_columns: ClassVar[tuple[tuple[str, ...], ...]] = SHAPES[1:]
+    optional_columns: ClassVar[tuple[str, ...]] = OPTIONAL
     own_scores: ClassVar[tuple[str, ...]] = ("loss", "perplexity", "token_accuracy")
     packable: ClassVar[bool] = True
     pipeline: ClassVar[str] = "text-generation"
@@ -84,8 +84,8 @@ class Chat(Trainable, name="chat"):
     def fault(self, row: dict[str, Any]) -> str | None:
         """Why a row is no conversation that a model could learn from."""
         try:
-            messages.messages(row)
-            messages.tools(row)
+            conversation(row)
+            tools(row)
         except UserError as error:
             return str(error)
         return None
@@ -163,10 +163,10 @@ class Chat(Trainable, name="chat"):
             start: number of the first row in its split.
         """
         rows = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
-        found: list[tuple[list[messages.Message], list[Any] | None]] = []
+        found: list[tuple[list[Message], list[Any] | None]] = []
         for number, row in enumerate(rows, start):
             try:
-                found.append((messages.messages(row), messages.tools(row)))
+                found.append((conversation(row), tools(row)))
             except UserError as error:
                 raise UserError(f"data: row {number}: {error}") from error
         made = encode_all(found, processor, train_end=self.train_end)
@@ -230,7 +230,7 @@ class Chat(Trainable, name="chat"):
     def texts(self, rows: Dataset) -> Iterable[str]:
         """All that is said in ``rows``."""
         for row in rows:
-            yield from messages.texts(row)
+            yield from spoken(row)
 
 
 def _scores(loss: float, accuracy: float) -> dict[str, float]:

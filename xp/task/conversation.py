@@ -43,7 +43,7 @@ def encode(messages: list[Message], processor: Any, tools: Tools = None, *, trai
     """One conversation as the model sees it.
 
     Args:
-        messages: OpenAI's, see `xp.task.messages.messages`.
+        messages: OpenAI's, see `xp.task.messages.conversation`.
         processor: a tokenizer with a template.
         tools: functions that the conversation may call, as JSON schemas.
         train_end: whether the token that ends a turn counts as said where the template's marks leave it out.

@@ -33,7 +33,7 @@ ROLES = {
 Message = dict[str, Any]
 
 
-def messages(row: Mapping[str, Any]) -> list[Message]:
+def conversation(row: Mapping[str, Any]) -> list[Message]:
     """A row's conversation as OpenAI's messages: ``role``, ``content``, and ``tool_calls`` where there are any.
 
     Args:
@@ -75,9 +75,9 @@ def tools(row: Mapping[str, Any]) -> list[Any] | None:
     return [_filled(each) for each in _listed(value, "tools")] or None if value else None
 
 
-def texts(row: Mapping[str, Any]) -> list[str]:
+def spoken(row: Mapping[str, Any]) -> list[str]:
     """All that is said in a row, to train a tokenizer on."""
-    return [message.get("content") or "" for message in messages(row)]
+    return [message.get("content") or "" for message in conversation(row)]
 
 
 def _listed(value: Any, column: str) -> list[Any]:
