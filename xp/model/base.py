@@ -33,6 +33,15 @@ class Loaded:
 
 
 @dataclass(frozen=True)
+class Described:
+    """What is known of a model without its weights."""
+
+    processor: Any
+    labels: list[str]
+    config: PretrainedConfig
+
+
+@dataclass(frozen=True)
 class Wish:
     """What a command needs of a model, whichever model it is."""
 
@@ -72,6 +81,14 @@ class Model(Component):
 
     config: dict[str, Any]
     """Values of the model's own config to set, for example ``{attention_dropout: 0.1}``."""
+
+    @abstractmethod
+    def describe(self, wish: Wish) -> Described:
+        """The processor, labels and config that `load` gives, without loading any weights.
+
+        Raises:
+            UserError: as `load`.
+        """
 
     @abstractmethod
     def load(self, wish: Wish) -> Loaded:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import PositiveInt
 
 from xp.error import UserError, nearest
-from xp.model.base import Loaded, Model, Wish, loading
+from xp.model.base import Described, Loaded, Model, Wish, loading
 from xp.model.tokenizer import settle_pad, train_tokenizer
 
 
@@ -21,8 +21,8 @@ class Scratch(Model, name="scratch"):
     vocabulary: PositiveInt
     """Tokens of the trained tokenizer; with a tokenizer given, the model has at least this many embeddings."""
 
-    def load(self, wish: Wish) -> Loaded:
-        """A new network, initialised by its architecture's own rule from torch's current random state."""
+    def describe(self, wish: Wish) -> Described:
+        """The config of the new network, and its tokenizer: the given one, or one trained on the texts."""
         import transformers
         from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
@@ -43,9 +43,16 @@ class Scratch(Model, name="scratch"):
         with loading(f"scratch {self.type}"):
             config = transformers.AutoConfig.for_model(self.type, **values | wish.config(wish.labels) | self.config)
         settle_pad(tokenizer, config)
-        with loading(f"scratch {self.type}", wish.auto_class):
-            network = getattr(transformers, wish.auto_class).from_config(config)
+        return Described(tokenizer, wish.labels, config)
+
+    def load(self, wish: Wish) -> Loaded:
+        """A new network, initialised by its architecture's own rule from torch's current random state."""
         import torch
+        import transformers
+
+        described = self.describe(wish)
+        with loading(f"scratch {self.type}", wish.auto_class):
+            network = getattr(transformers, wish.auto_class).from_config(described.config)
 
         dtype = self._dtype(wish)
-        return Loaded(network.to(torch.float32 if dtype == "auto" else dtype), tokenizer, wish.labels)
+        return Loaded(network.to(torch.float32 if dtype == "auto" else dtype), described.processor, described.labels)
