@@ -21,6 +21,9 @@ from xp.run import Run, flattened
 from xp.task import Trainable
 from xp.tracking import Tracker
 
+LIMIT = 1 << 30
+"""A length that stands for none: tokenizers without a bound say such numbers."""
+
 if TYPE_CHECKING:
     import torch
     from datasets import Dataset
@@ -144,6 +147,38 @@ def evaluate(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[s
     metric = run.training.metric or task.scores[0]
     scores = _scores(task, metric, evaluated.scores, loaded, held_out)
     return scores | {"seconds": time.perf_counter() - started}
+
+
+def show(run: Run, report: Report) -> None:
+    """Print rows as the model would see them, and how long they are; nothing is trained, tracked or written."""
+    from xp import show as showing
+    from xp.model import positions
+
+    task = run.task
+    assert isinstance(task, Trainable)
+    splits = run.data.load(task.columns, task.other_columns, task.optional_columns, train=True)
+    assert splits.train is not None
+    report.say(f"{run.choices['model']} on {splits.source}")
+    described = run.model.describe(_wish(run, task, "auto", task.label_names(splits.train), splits.train))
+    for line in task.equip(described.processor, None, adapted=run.peft.name != "none"):
+        report.say(line)
+    shown = {
+        side: showing.look(task, rows, described.processor, described.labels, run.examples)
+        for side, rows in (("train", splits.train), ("eval", splits.eval))
+    }
+    if run.examples:
+        showing.draw_legend(report.console)
+    for side, each in shown.items():
+        showing.draw_rows(report.console, side, each)
+    bound = min(positions(described.config) or LIMIT, getattr(described.processor, "model_max_length", LIMIT) or LIMIT)
+    showing.draw_lengths(report.console, shown, task.longest, None if bound >= LIMIT else bound)
+    for side, each in shown.items():
+        report.rows(side, each.encoded.notes, task.longest)
+        for warning in [
+            *each.encoded.warnings,
+            *([f"training would refuse it: {each.refused}"] if each.refused else []),
+        ]:
+            report.say(f"warning: {side}: {warning}")
 
 
 def _machine(run: Run, tracker: Tracker, report: Report) -> tuple[torch.device, Any]:
