@@ -8,7 +8,10 @@ from typing import Any
 
 from xp.error import UserError, nearest
 
-SHAPES = (("messages",), ("conversations",), ("instruction", "output"), ("prompt", "completion"))
+PAIRS = {"instruction": ("instruction", "output"), "prompt": ("prompt", "completion")}
+"""Columns of one question and its answer, by the first."""
+
+SHAPES = (("messages",), ("conversations",), *PAIRS.values())
 """Columns of OpenAI's shape, of ShareGPT's, of Alpaca's, and of plain pairs; the first that a row has counts."""
 
 OPTIONAL = ("input", "system", "tools")
@@ -46,7 +49,7 @@ def conversation(row: Mapping[str, Any]) -> list[Message]:
     if column in ("messages", "conversations"):
         turns = [_message(value, f"{column}[{at}]") for at, value in enumerate(_listed(row.get(column), column))]
     else:
-        user, assistant = next(names for names in SHAPES if names[0] == column)
+        user, assistant = PAIRS[column]
         question = _text(row[user], user)
         more = row.get("input") if column == "instruction" else None
         if more:
