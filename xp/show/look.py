@@ -100,11 +100,10 @@ def _example(task: Trainable, uncut: Trainable, rows: Dataset, at: int, processo
     whole = uncut.encode(row, processor, labels).rows
     try:
         kept = task.encode(row, processor, labels).rows
-    except UserError as error:
+    except UserError:  # What a whole split is refused for is told with the split.
         kept = whole.select([])
-        facts.append(str(error))
     if not len(kept):
-        facts.append("it is left out")
+        facts.append("left out")
         return (
             Example(at, _without(whole[0].get("input_ids", []), processor), facts)
             if len(whole)

@@ -61,6 +61,8 @@ def ends(processor: Any) -> list[str]:
     try:
         text, _ = render([{"role": "user", "content": question}, {"role": "assistant", "content": answer}], processor)
     except UserError:
+        text = ""
+    if answer not in text:  # It takes no such conversation, or changes what is said.
         return [] if processor.eos_token is None else [processor.eos_token]
     after = text.rpartition(answer)[2].lstrip()
     return [token for token in sorted(specials(processor).values(), key=len, reverse=True) if after.startswith(token)][
