@@ -19,7 +19,7 @@ LAYERS = [
     {"evaluation", "job"},
     {"prepare", "backend"},
     {"run"},
-    {"report"},
+    {"report", "show"},
     {"commands"},
     {"launch"},
     {"compose", "pool"},

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, NonNegativeInt, ValidationError, model_validator
 
 from xp import imports, metric
 from xp.backend import Backend
@@ -28,8 +28,11 @@ from xp.training import Training
 class Run(Settings):
     """A complete run: nothing that decides its outcome lies outside of it, but the rows and the model's files."""
 
-    command: Literal["train", "evaluate"]
-    """What to do."""
+    command: Literal["train", "evaluate", "show"]
+    """What to do. show: print rows as the model would see them, and how long they are."""
+
+    examples: NonNegativeInt
+    """How many rows of each split command=show prints."""
 
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     """Start of everything random: new weights, the order of the rows, dropout."""
@@ -116,7 +119,7 @@ class Run(Settings):
     def digest(self) -> str:
         """SHA-256 of what decides the outcome: all settings but where it is tracked and kept."""
         values = self.values()
-        for name in ("tracking", "runs", "choices"):
+        for name in ("tracking", "runs", "choices", "examples"):
             del values[name]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 

@@ -31,7 +31,7 @@ def evaluate(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[s
     device, precision = choose_machine(run, tracker, report)
     splits = run.data.load(task.columns, task.other_columns, task.optional_columns, train=False)
     describe_data(run, splits, tracker, report)
-    loaded = load(run, task, precision, [], None)
+    loaded = load(run, task, precision, [], None, report)
     check_fit(task, loaded)
     held_out = encode(run, task, "eval", splits.eval, loaded, tracker, report)
     tracker.opened()

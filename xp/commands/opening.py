@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from xp.error import UserError
 from xp.hardware import choose_device, choose_precision, environment
@@ -44,25 +44,34 @@ def describe_data(run: Run, splits: Splits, tracker: Tracker, report: Report) ->
     tracker.dataset(run.choices["data"], splits.source, fingerprint, sizes, context)
 
 
-def load(run: Run, task: Trainable, precision: str, labels: list[str], train: Dataset | None) -> Loaded:
+def load(run: Run, task: Trainable, precision: str, labels: list[str], train: Dataset | None, report: Report) -> Loaded:
     """The model, ready to be trained on rows ``train`` with these labels, or (None) to be used as it is."""
     import torch
 
     torch.manual_seed(run.seed)
     in_full = train is not None and run.peft.name == "none"
-    return run.model.load(
-        Wish(
-            auto_class=task.auto_class,
-            processor_class=task.processor_class,
-            config=task.config,
-            labels=labels,
-            texts=lambda: [] if train is None else task.texts(train),
-            # Weights that train are float32; frozen ones may stay as they are stored, if bf16 is what computes.
-            dtype=torch.float32 if in_full or precision == "fp32" else "auto",
-            peft_type=task.peft_type,
-            train=train is not None,
-            locate=partial(run.tracking.locate, runs=run.runs),
-        )
+    # Weights that train are float32; frozen ones may stay as they are stored, if bf16 is what computes.
+    dtype: torch.dtype | Literal["auto"] = torch.float32 if in_full or precision == "fp32" else "auto"
+    loaded = run.model.load(wish(run, task, dtype, labels, train))
+    for line in task.equip(loaded.processor, loaded.network, adapted=not in_full):
+        report.say(line)
+    return loaded
+
+
+def wish(
+    run: Run, task: Trainable, dtype: torch.dtype | Literal["auto"], labels: list[str], train: Dataset | None
+) -> Wish:
+    """What a task needs of the model."""
+    return Wish(
+        auto_class=task.auto_class,
+        processor_class=task.processor_class,
+        config=task.config,
+        labels=labels,
+        texts=lambda: [] if train is None else task.texts(train),
+        dtype=dtype,
+        peft_type=task.peft_type,
+        train=train is not None,
+        locate=partial(run.tracking.locate, runs=run.runs),
     )
 
 
@@ -72,6 +81,10 @@ def encode(
     """A split as features; what became of rows that were too long is told and tracked."""
     encoded = task.encode(rows, loaded.processor, loaded.labels)
     report.rows(side, encoded.notes, task.longest)
+    for warning in encoded.warnings:
+        report.say(f"warning: {side}: {warning}")
+    if encoded.warnings:
+        tracker.tags({f"xp.warnings.{side}": " | ".join(encoded.warnings)})
     tracker.log({f"data/{side}_{name}": float(number) for name, number in encoded.notes.items()}, 0)
     if not len(encoded.rows):
         raise UserError(f"task.overlong=drop: it leaves no {side} rows; raise the bound that the task sets")

@@ -44,7 +44,7 @@ def train(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str,
     labels = task.label_names(splits.train)
     describe_data(run, splits, tracker, report)
 
-    loaded = load(run, task, precision, labels, splits.train)
+    loaded = load(run, task, precision, labels, splits.train, report)
     check_fit(task, loaded)
     encoded = encode(run, task, "train", splits.train, loaded, tracker, report)
     held_out = encode(run, task, "eval", splits.eval, loaded, tracker, report)

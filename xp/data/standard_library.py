@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import PositiveInt
 
 from xp.data.base import Data
+from xp.data.stdlib_chat import conversations
 from xp.data.stdlib_questions import questions
 from xp.data.stdlib_summaries import docstrings
 from xp.data.stdlib_summaries import names as hidden_names
@@ -37,10 +38,10 @@ HELD_OUT = 10
 class StandardLibrary(Data, name="standard_library"):
     """Files or functions of the interpreter's standard library; a file is wholly in train or wholly in eval."""
 
-    unit: Literal["file", "function", "question", "docstring", "name"]
+    unit: Literal["file", "function", "question", "docstring", "name", "chat"]
     """What a row is: a whole file (``text``), a function with its package (``text``, ``label``), a question about one
-    of several functions (``question``, ``context``, ``answers``), or a function with the first line of its docstring
-    or the words of its name (``text``, ``target``)."""
+    of several functions (``question``, ``context``, ``answers``), a function with the first line of its docstring
+    or the words of its name (``text``, ``target``), or a conversation about a function (``messages``)."""
 
     packages: PositiveInt | None
     """For functions: keep those of the packages with the most functions, this many; null keeps all packages."""
@@ -82,6 +83,7 @@ UNITS: dict[str, Callable[[str, str], Iterator[dict[str, Any]]]] = {
     "question": questions,
     "docstring": docstrings,
     "name": hidden_names,
+    "chat": conversations,
 }
 """What makes the rows of each unit from a file's path inside the library and its text."""
 

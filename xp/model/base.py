@@ -33,6 +33,15 @@ class Loaded:
 
 
 @dataclass(frozen=True)
+class Described:
+    """What is known of a model without its weights."""
+
+    processor: Any
+    labels: list[str]
+    config: PretrainedConfig
+
+
+@dataclass(frozen=True)
 class Wish:
     """What a command needs of a model, whichever model it is."""
 
@@ -75,6 +84,14 @@ class Model(Component):
 
     processor: dict[str, Any]
     """Options of its tokenizer, image processor or feature extractor, for example ``{do_resize: false}``."""
+
+    @abstractmethod
+    def describe(self, wish: Wish) -> Described:
+        """The processor, labels and config that `load` gives, without loading any weights.
+
+        Raises:
+            UserError: as `load`.
+        """
 
     @abstractmethod
     def load(self, wish: Wish) -> Loaded:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import PositiveInt
 
 from xp.error import UserError, nearest
-from xp.model.base import Loaded, Model, Wish, loading
+from xp.model.base import Described, Loaded, Model, Wish, loading
 from xp.model.processor import check_options, load_processor, new_processor
 from xp.model.tokenizer import settle_pad, train_tokenizer
 
@@ -27,8 +27,8 @@ class Scratch(Model, name="scratch"):
     vocabulary: PositiveInt | None
     """Tokens of the trained tokenizer, or, with one given, the least number of embeddings; null: it reads no texts."""
 
-    def load(self, wish: Wish) -> Loaded:
-        """A new network, initialised by its architecture's own rule from torch's current random state."""
+    def describe(self, wish: Wish) -> Described:
+        """The config of the new network, and its tokenizer: the given one, or one trained on the texts."""
         import transformers
         from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
@@ -54,12 +54,19 @@ class Scratch(Model, name="scratch"):
         else:
             with loading(f"scratch {self.type}"):
                 processor = new_processor(wish.processor_class, config, self.processor)
-        with loading(f"scratch {self.type}", wish.auto_class):
-            network = getattr(transformers, wish.auto_class).from_config(config)
+        return Described(processor, wish.labels, config)
+
+    def load(self, wish: Wish) -> Loaded:
+        """A new network, initialised by its architecture's own rule from torch's current random state."""
         import torch
+        import transformers
+
+        described = self.describe(wish)
+        with loading(f"scratch {self.type}", wish.auto_class):
+            network = getattr(transformers, wish.auto_class).from_config(described.config)
 
         dtype = self._dtype(wish)
-        return Loaded(network.to(torch.float32 if dtype == "auto" else dtype), processor, wish.labels)
+        return Loaded(network.to(torch.float32 if dtype == "auto" else dtype), described.processor, described.labels)
 
     def _tokenizer(self, wish: Wish) -> tuple[PreTrainedTokenizerBase, dict[str, Any]]:
         """The tokenizer, and the values of the model's config that follow from it."""

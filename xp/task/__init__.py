@@ -3,6 +3,7 @@
 from xp.task.audio_classification import AudioClassification
 from xp.task.base import Encoded, Task, Trainable
 from xp.task.causal_lm import CausalLM
+from xp.task.chat import Chat
 from xp.task.image_classification import ImageClassification
 from xp.task.question_answering import QuestionAnswering
 from xp.task.text2text_generation import Text2TextGeneration
@@ -11,6 +12,7 @@ from xp.task.text_classification import TextClassification
 __all__ = [
     "AudioClassification",
     "CausalLM",
+    "Chat",
     "Encoded",
     "ImageClassification",
     "QuestionAnswering",

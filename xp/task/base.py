@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from datasets import Dataset
     from torch import Tensor, nn
+    from transformers import PreTrainedModel
 
     from xp.findings import Findings
 
@@ -43,6 +44,9 @@ class Encoded:
 
     notes: dict[str, int] = field(default_factory=dict)
     """Counts for the log and MLflow, for example ``{"rows": 10, "truncated": 3}``."""
+
+    warnings: list[str] = field(default_factory=list)
+    """What is odd about the rows and should be known before training, a line each."""
 
 
 class Trainable(Task):
@@ -106,6 +110,19 @@ class Trainable(Task):
     def fault(self, row: dict[str, Any]) -> str | None:
         """Why a row with this task's columns cannot be used, for example ``text: is empty``; None if it can."""
         return None
+
+    def equip(self, processor: Any, network: PreTrainedModel | None, adapted: bool) -> list[str]:
+        """Make the processor and the network fit for this task, before rows are encoded.
+
+        Args:
+            processor: of `processor_class`, changed in place.
+            network: changed in place; None where only the processor is wanted.
+            adapted: whether the network's own weights stay as they are.
+
+        Returns:
+            What a person should know of it, a line each.
+        """
+        return []
 
     @abstractmethod
     def encode(self, rows: Dataset, processor: Any, labels: Sequence[str]) -> Encoded:
