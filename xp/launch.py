@@ -226,3 +226,5 @@ def _quiet() -> None:
     transformers.utils.logging.set_verbosity_error()
     # peft 0.21 asks transformers 5.23 by an old name; nothing that a user could change.
     warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+    # Of every spectrogram transformer that was trained on AudioSet; it is how they are.
+    warnings.filterwarnings("ignore", message="At least one mel filter has all zero values", category=UserWarning)
