@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import PositiveInt
 
-from xp import metric
-from xp.error import UserError, nearest
-from xp.findings import Findings, confusion, per_class, worst
 from xp.task.base import Encoded, Trainable, mapped, padded, settled
+from xp.task.classification import (
+    class_baseline,
+    class_config,
+    class_findings,
+    class_ids,
+    class_loss,
+    class_names,
+    class_outcomes,
+    class_scores,
+)
 
 if TYPE_CHECKING:
     import numpy as np
     from datasets import Dataset
     from torch import Tensor, nn
+
+    from xp.findings import Findings
 
 
 class TextClassification(Trainable, name="text_classification"):
@@ -43,39 +51,15 @@ class TextClassification(Trainable, name="text_classification"):
 
     def label_names(self, rows: Dataset) -> list[str]:
         """The label names: those of a ``ClassLabel`` column, else the sorted distinct values."""
-        feature = rows.features["label"]
-        if hasattr(feature, "names"):
-            return list(feature.names)
-        return [str(value) for value in sorted(self._values(rows))]
-
-    def _values(self, rows: Dataset) -> list[Any]:
-        """The distinct values of the label column, each of them a class."""
-        feature = rows.features["label"]
-        kind = getattr(feature, "dtype", None)
-        if kind is None or kind.startswith(("float", "double", "list", "struct")):
-            raise UserError(
-                f"data.columns.label: it holds {kind or 'lists'}; task=text_classification needs one class a row"
-            )
-        values = rows.unique("label")
-        missing = {None, ""} | ({-1} if hasattr(feature, "names") else set())  # -1 is the hub's "no label".
-        if not missing.isdisjoint(values):
-            count = sum(value in missing for value in rows["label"])
-            raise UserError(f"data: {count} of {len(rows)} rows have no label; remove them or choose another split")
-        return list(values)
+        return class_names(rows, self.name)
 
     def config(self, labels: Sequence[str]) -> dict[str, Any]:
         """Number and names of the labels."""
-        names = dict(enumerate(labels))
-        return {"id2label": names, "label2id": {name: number for number, name in names.items()}}
+        return class_config(labels)
 
     def encode(self, rows: Dataset, processor: Any, labels: Sequence[str]) -> Encoded:
         """``input_ids`` with the tokenizer's special tokens, and ``label`` as a class id."""
-        names = getattr(rows.features["label"], "names", None)
-        ids = {name: number for number, name in enumerate(labels)}
-        present = {value: names[value] if names else str(value) for value in self._values(rows)}
-        for name in present.values():
-            if name not in ids:
-                raise UserError(f"data: the label {name!r} is not one the model has.{nearest(name, ids)}")
+        ids = class_ids(rows, labels, self.name)
 
         def features(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
             whole = processor(batch["text"], truncation=False, verbose=False)["input_ids"]
@@ -88,7 +72,7 @@ class TextClassification(Trainable, name="text_classification"):
             tokens = [cut[row] if long else whole[row] for row, long in enumerate(over)]
             return {
                 "input_ids": tokens,
-                "label": [ids[present[value]] for value in batch["label"]],
+                "label": [ids[value] for value in batch["label"]],
                 "length": [len(row) for row in tokens],
                 "items": [1] * len(tokens),
                 "over": over,
@@ -111,46 +95,29 @@ class TextClassification(Trainable, name="text_classification"):
 
     def _logits(self, network: nn.Module, batch: dict[str, Tensor]) -> Tensor:
         logits: Tensor = network(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-        return logits.float()
+        return logits
 
     def loss(self, network: nn.Module, batch: dict[str, Tensor], label_smoothing: float) -> Tensor:
         """Cross-entropy, summed over the rows."""
-        from torch.nn.functional import cross_entropy
-
-        logits = self._logits(network, batch)
-        return cross_entropy(logits, batch["labels"], reduction="sum", label_smoothing=label_smoothing)
+        return class_loss(self._logits(network, batch), batch["labels"], label_smoothing)
 
     def outcomes(
         self, network: nn.Module, batch: dict[str, Tensor], processor: Any, generation: Any
     ) -> dict[str, np.ndarray]:
         """``loss`` and the predicted class id of each row."""
-        from torch.nn.functional import cross_entropy
-
-        logits = self._logits(network, batch)
-        loss = cross_entropy(logits, batch["labels"], reduction="none")
-        return {"loss": loss.cpu().numpy(), "prediction": logits.argmax(-1).cpu().numpy()}
+        return class_outcomes(self._logits(network, batch), batch["labels"])
 
     def score(self, outcomes: dict[str, np.ndarray], rows: Dataset, labels: Sequence[str]) -> dict[str, float]:
         """The metrics, and ``loss`` a row."""
-        scores = metric.compute(self.metrics, self.answers, outcomes["prediction"].tolist(), list(rows["label"]))
-        return scores | {"loss": float(outcomes["loss"].mean())}
+        return class_scores(self.metrics, outcomes, rows)
 
     def baseline(self, rows: Dataset, labels: Sequence[str]) -> dict[str, float]:
         """Always the most frequent class of ``rows``."""
-        (majority, _), *_ = Counter(rows["label"]).most_common(1)
-        return metric.compute(self.metrics, self.answers, [majority] * len(rows), list(rows["label"]))
+        return class_baseline(self.metrics, rows)
 
     def findings(
         self, outcomes: dict[str, np.ndarray], rows: Dataset, labels: Sequence[str], processor: Any
     ) -> Findings:
         """Confusion matrix, each class's scores, and the texts with the highest loss."""
-        gold, predicted = list(rows["label"]), outcomes["prediction"].tolist()
-        columns = {
-            "text": processor.batch_decode(rows["input_ids"][:], skip_special_tokens=True),
-            "label": [labels[number] for number in gold],
-            "prediction": [labels[number] for number in predicted],
-        }
-        return Findings(
-            tables={"classes": per_class(gold, predicted, labels), "worst": worst(outcomes["loss"].tolist(), columns)},
-            pictures={"confusion": lambda: confusion(gold, predicted, labels)},
-        )
+        texts = processor.batch_decode(rows["input_ids"][:], skip_special_tokens=True)
+        return class_findings(outcomes, rows, labels, {"text": texts})
