@@ -48,6 +48,7 @@ def train(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str,
     device, precision = _machine(run, tracker, report)
     splits = run.data.load(task.columns, task.other_columns, task.optional_columns, train=True)
     assert splits.train is not None
+    task = _resolve(task, splits.train, tracker, report)
     labels = task.label_names(splits.train)
     _describe_data(run, splits, tracker, report)
 
@@ -123,6 +124,7 @@ def evaluate(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[s
     assert isinstance(task, Trainable)
     device, precision = _machine(run, tracker, report)
     splits = run.data.load(task.columns, task.other_columns, task.optional_columns, train=False)
+    task = _resolve(task, splits.eval, tracker, report)
     _describe_data(run, splits, tracker, report)
     loaded = _load(run, task, precision, [], None)
     check_fit(task, loaded)
@@ -155,6 +157,16 @@ def _machine(run: Run, tracker: Tracker, report: Report) -> tuple[torch.device, 
     tracker.params(dict(flattened(run.values())) | {"environment." + name: value for name, value in found.items()})
     tracker.tags({"xp.device": device.type, "xp.precision": precision})
     return device, precision
+
+
+def _resolve(task: Trainable, rows: Dataset, tracker: Tracker, report: Report) -> Trainable:
+    """The task with its settings decided that were left to the rows; each decision is told and tracked."""
+    resolved = task.resolved(rows)
+    for name in type(task).model_fields:
+        if (value := getattr(resolved, name)) != getattr(task, name):
+            report.say(f"task.{name}={value} ({getattr(task, name)}, by the rows)")
+            tracker.tags({f"xp.task.{name}": str(value)})
+    return resolved
 
 
 def _describe_data(run: Run, splits: Splits, tracker: Tracker, report: Report) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from xp.component import Component
 from xp.error import UserError
@@ -94,6 +94,17 @@ class Trainable(Task):
     def known_columns(cls) -> set[str]:
         """All columns that this task may read."""
         return {*cls.columns, *cls.optional_columns, *(column for columns in cls.other_columns for column in columns)}
+
+    def resolved(self, rows: Dataset) -> Self:
+        """This task with those settings decided that were left to the rows; itself where there are none.
+
+        Args:
+            rows: with this task's columns.
+
+        Raises:
+            UserError: what the rows decide does not go with the other settings.
+        """
+        return self
 
     def label_names(self, rows: Dataset) -> list[str]:
         """Names of the classes in the order of their ids; empty for a task without classes."""
@@ -199,6 +210,16 @@ def mapped(
     return rows.map(
         features, batched=True, remove_columns=rows.column_names, features=Features(made), keep_in_memory=True
     )
+
+
+def objects(values: Sequence[Any]) -> np.ndarray:
+    """Lists or texts, one a row, as an array of objects (rows,): the form of an outcome that is not a number."""
+    import numpy as np
+
+    made = np.empty(len(values), dtype=object)
+    for at, value in enumerate(values):
+        made[at] = value
+    return made
 
 
 def settled(encoded: Dataset, overlong: str, max_length: int, what: str) -> Encoded:
