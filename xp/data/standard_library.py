@@ -19,6 +19,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import PositiveInt
 
 from xp.data.base import Data
+from xp.data.stdlib_choices import next_lines
+from xp.data.stdlib_labels import branches, halves, used_modules
+from xp.data.stdlib_tokens import tagged_words
 from xp.error import UserError
 
 if TYPE_CHECKING:
@@ -34,8 +37,9 @@ HELD_OUT = 10
 class StandardLibrary(Data, name="standard_library"):
     """Files or functions of the interpreter's standard library; a file is wholly in train or wholly in eval."""
 
-    unit: Literal["file", "function"]
-    """What a row is: a whole file (``text``), or a function with its package (``text``, ``label``)."""
+    unit: Literal["file", "function", "used_modules", "branches", "halves", "tagged_words", "next_lines"]
+    """What a row is: a whole file (``text``), a function with its package (``text``, ``label``), or what the function
+    of that name in one of the files beside this one makes of a file."""
 
     packages: PositiveInt | None
     """For functions: keep those of the packages with the most functions, this many; null keeps all packages."""
@@ -71,7 +75,15 @@ def _packaged_functions(path: str, text: str) -> Iterator[dict[str, Any]]:
         yield {"text": source, "label": package}
 
 
-UNITS: dict[str, Callable[[str, str], Iterator[dict[str, Any]]]] = {"file": _files, "function": _packaged_functions}
+UNITS: dict[str, Callable[[str, str], Iterator[dict[str, Any]]]] = {
+    "file": _files,
+    "function": _packaged_functions,
+    "used_modules": used_modules,
+    "branches": branches,
+    "halves": halves,
+    "tagged_words": tagged_words,
+    "next_lines": next_lines,
+}
 """What makes the rows of each unit from a file's path inside the library and its text."""
 
 

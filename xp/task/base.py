@@ -96,14 +96,7 @@ class Trainable(Task):
         return {*cls.columns, *cls.optional_columns, *(column for columns in cls.other_columns for column in columns)}
 
     def resolved(self, rows: Dataset) -> Self:
-        """This task with those settings decided that were left to the rows; itself where there are none.
-
-        Args:
-            rows: with this task's columns.
-
-        Raises:
-            UserError: what the rows decide does not go with the other settings.
-        """
+        """This task, decided by ``rows`` what was left to them; a UserError if that does not go with the rest."""
         return self
 
     def label_names(self, rows: Dataset) -> list[str]:
@@ -196,9 +189,12 @@ class Trainable(Task):
 
 
 def mapped(
-    rows: Dataset, features: Callable[[dict[str, list[Any]]], dict[str, list[Any]]], types: dict[str, Any]
+    rows: Dataset, features: Callable[..., dict[str, list[Any]]], types: dict[str, Any], numbered: bool = False
 ) -> Dataset:
-    """``rows`` turned into other columns, a thousand at a time; ``types`` names the type of each new column."""
+    """``rows`` turned into other columns, a thousand at a time; ``types`` names the type of each new column.
+
+    ``features`` takes a batch of columns and, if ``numbered``, the numbers of its rows.
+    """
     from datasets import Features, List, Value
 
     def feature(kind: Any) -> Any:
@@ -208,7 +204,7 @@ def mapped(
 
     made = {name: feature(kind) for name, kind in types.items()}
     return rows.map(
-        features, batched=True, remove_columns=rows.column_names, features=Features(made), keep_in_memory=True
+        features, numbered, batched=True, remove_columns=rows.column_names, features=Features(made), keep_in_memory=True
     )
 
 

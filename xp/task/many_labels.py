@@ -137,12 +137,11 @@ class ManyLabels:
             return [", ".join(label for label, there in zip(labels, row, strict=True) if there) for row in sets]
 
         columns = inputs | {"label": names(gold), "prediction": names(predicted)}
-        return Findings(
-            tables={"classes": table, "worst": worst(outcomes["loss"].tolist(), columns)},
-            pictures={"confusion": lambda: confusion(*map(list, zip(*pairs, strict=True)), [*labels, NONE])}
-            if pairs
-            else {},
-        )
+        tables = {"classes": table, "worst": worst(outcomes["loss"].tolist(), columns)}
+        if not pairs:
+            return Findings(tables)
+        truths, guesses = [truth for truth, _ in pairs], [guess for _, guess in pairs]
+        return Findings(tables, {"confusion": lambda: confusion(truths, guesses, [*labels, NONE])})
 
 
 def _inner_names(rows: Dataset) -> list[str] | None:

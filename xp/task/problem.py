@@ -1,4 +1,4 @@
-"""What a label column asks for: one label of several, any of several, or a number. Each knows its loss and its scores."""
+"""What a label column asks for, and the loss and scores that go with it: here, one label out of several."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from xp.findings import Findings
+
 
 class Problem(Protocol):
     """What differs between the kinds of label columns."""

@@ -10,9 +10,9 @@ from pydantic import PositiveInt, model_validator
 from xp import metric
 from xp.error import UserError
 from xp.task.base import Encoded, Trainable, mapped, padded, settled
+from xp.task.encoding import encode_texts, settle_pair
 from xp.task.many_labels import ManyLabels
 from xp.task.number import Number
-from xp.task.pair import encode_texts, settle_pair
 from xp.task.problem import OneLabel, Problem
 
 if TYPE_CHECKING:
@@ -92,9 +92,9 @@ class TextClassification(Trainable, name="text_classification"):
             name = "regression"
         made = self.model_copy(update={"problem": name})
         if not _scored(self.metrics, made._problem.form):
-            what = {"multi_label": "lists, several labels a row", "regression": "numbers with a fraction part"}
+            what = {"single_label": "one label a row", "multi_label": "lists", "regression": "fractional numbers"}[name]
             raise UserError(
-                f"task.metrics=[{','.join(self.metrics)}]: data.columns.label holds {what.get(name, 'one label a row')}, "
+                f"task.metrics=[{','.join(self.metrics)}]: data.columns.label holds {what}, "
                 f"which these do not score; use task={made._problem.yaml}, or say otherwise with task.problem"
             )
         if name == "regression" and self.labels is not None:

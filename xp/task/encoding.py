@@ -1,8 +1,10 @@
-"""Texts and pairs of texts as tokens."""
+"""Texts, pairs of texts and sentences of words as tokens."""
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 from xp.error import UserError
@@ -36,9 +38,7 @@ def encode_texts(
         )
     cut = processor(*both, truncation="longest_first", max_length=max_length) if any(over) else whole
     names = [name for name in ("input_ids", "token_type_ids") if name in whole]
-    made = {
-        name: [cut[name][row] if long else whole[name][row] for row, long in enumerate(over)] for name in names
-    }
+    made = {name: [cut[name][row] if long else whole[name][row] for row, long in enumerate(over)] for name in names}
     # An empty text without special tokens would be no sequence at all: it is its end alone.
     end = [processor.eos_token_id if processor.eos_token_id is not None else processor.pad_token_id]
     made["input_ids"] = [tokens or end for tokens in made["input_ids"]]
@@ -54,8 +54,6 @@ def settle_pair(processor: Any) -> None:
     Raises:
         UserError: the tokenizer has neither token, or takes no template.
     """
-    before = processor("a")["input_ids"]
-    inner = processor("a", add_special_tokens=False)["input_ids"]
     pair = processor("a", "a")["input_ids"]
     second = processor("a", "a", add_special_tokens=False)["input_ids"]
     starts = [at for at in range(len(pair) - len(second) + 1) if pair[at : at + len(second)] == second]
@@ -70,11 +68,53 @@ def settle_pair(processor: Any) -> None:
     from tokenizers.processors import TemplateProcessing
 
     tokenizer = processor.backend_tokenizer
-    at = next(at for at in range(len(before) - len(inner) + 1) if before[at : at + len(inner)] == inner)
-    first, last = (processor.convert_ids_to_tokens(ids) for ids in (before[:at], before[at + len(inner) :]))
+    first, last = (processor.convert_ids_to_tokens(ids) for ids in frame(processor))
     middle = last or [separator]
     tokenizer.post_processor = TemplateProcessing(
         single=[*first, "$A", *last],
         pair=[*first, "$A", *middle, "$B:1", *last],
         special_tokens=[(token, processor.convert_tokens_to_ids(token)) for token in {*first, *middle, *last}],
     )
+
+
+def frame(processor: Any) -> tuple[list[int], list[int]]:
+    """The special tokens that a tokenizer puts before and after a text."""
+    whole, inner = processor("a")["input_ids"], processor("a", add_special_tokens=False)["input_ids"]
+    at = next(at for at in range(len(whole)) if whole[at : at + len(inner)] == inner)
+    return whole[:at], whole[at + len(inner) :]
+
+
+def encode_words(processor: Any, sentences: Sequence[Sequence[str]]) -> list[tuple[list[int], list[int]]]:
+    """Tokens of sentences, without special ones, and the number of the word that each token is of.
+
+    The words are put together with a space in between and encoded as one text, as the model knows text from its
+    pre-training, whether or not its tokenizer takes the space for part of the word after it; a token is of the word
+    that its first character is of. A token that is nothing but space is of none (-1). A word that the tokenizer makes
+    nothing of is its unknown token, if it has one. Tokenizers without offsets encode each word by itself.
+    """
+    if not processor.is_fast:
+        return [_by_word(processor, words) for words in sentences]
+    texts = [" ".join(words) for words in sentences]
+    encoded = processor(texts, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    made = []
+    for text, words, ids, offsets in zip(
+        texts, sentences, encoded["input_ids"], encoded["offset_mapping"], strict=True
+    ):
+        starts = [0, *accumulate(len(word) + 1 for word in words)][:-1]
+        tokens, owners = list(ids), []
+        for start, end in offsets:
+            inside = text[start:end]
+            at = start + len(inside) - len(inside.lstrip())
+            owners.append(bisect_right(starts, at) - 1 if inside.strip() else -1)
+        if processor.unk_token_id is not None:
+            for number in sorted({*range(len(words))} - {*owners}):
+                place = next((at for at, owner in enumerate(owners) if owner > number), len(owners))
+                tokens.insert(place, processor.unk_token_id)
+                owners.insert(place, number)
+        made.append((tokens, owners))
+    return made
+
+
+def _by_word(processor: Any, words: Sequence[str]) -> tuple[list[int], list[int]]:
+    parts = [processor(word, add_special_tokens=False)["input_ids"] for word in words]
+    return [token for part in parts for token in part], [at for at, part in enumerate(parts) for _ in part]
