@@ -39,7 +39,8 @@ class Encoded:
     """Rows as the model takes them, and what became of those that were too long."""
 
     rows: Dataset
-    """Columns: ``length`` (tokens, or 1), ``items`` (what the loss is divided by), and the task's own."""
+    """Columns: ``length`` (tokens, or 1), ``items`` (what the loss is divided by), and the task's own; ``tokens`` where
+    a row takes more room by itself (``length``) than it has tokens."""
 
     notes: dict[str, int] = field(default_factory=dict)
     """Counts for the log and MLflow, for example ``{"rows": 10, "truncated": 3}``."""

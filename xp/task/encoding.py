@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -118,3 +118,21 @@ def encode_words(processor: Any, sentences: Sequence[Sequence[str]]) -> list[tup
 def _by_word(processor: Any, words: Sequence[str]) -> tuple[list[int], list[int]]:
     parts = [processor(word, add_special_tokens=False)["input_ids"] for word in words]
     return [token for part in parts for token in part], [at for at, part in enumerate(parts) for _ in part]
+
+
+def word_windows(owners: Sequence[int], words: int, room: int) -> Iterator[tuple[int, int, int, int]]:
+    """Parts of a sentence that fit: first token and last, first word and last (ends exclusive), cut between words.
+
+    Args:
+        owners: the word of each token, -1 for none.
+        words: how many there are; those without a token are in the part where they would be.
+        room: the most tokens of a part; of a word that is longer, the first ones are taken.
+    """
+    starts = [at for at, owner in enumerate(owners) if owner >= 0 and (at == 0 or owners[at - 1] != owner)]
+    edges = [*starts[1:], len(owners)]
+    begin, word = 0, 0
+    for number, edge in enumerate(edges):
+        if edge - begin > room and number and starts[number] > begin:
+            yield begin, min(starts[number], begin + room), word, owners[starts[number]]
+            begin, word = starts[number], owners[starts[number]]
+    yield begin, min(len(owners), begin + room), word, words

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import PositiveInt
@@ -14,7 +14,7 @@ from xp.error import UserError, nearest
 from xp.findings import Findings, confusion, per_class, worst
 from xp.task.base import IGNORE, Encoded, Trainable, mapped, objects, padded, settled
 from xp.task.classification import class_config
-from xp.task.encoding import encode_words, frame
+from xp.task.encoding import encode_words, frame, word_windows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -115,7 +115,7 @@ class TokenClassification(Trainable, name="token_classification"):
             encoded = encode_words(processor, words)
             for number, sentence, tags, (tokens, owners) in zip(numbers, words, batch["tags"], encoded, strict=True):
                 gold = [ids[names[tag] if names else str(tag)] for tag in _list(tags)]
-                windows = list(_windows(owners, len(sentence), room))
+                windows = list(word_windows(owners, len(sentence), room))
                 for start, end, first_word, last_word in windows if self.overlong == "split" else windows[:1]:
                     last = last_word if self.overlong == "split" else len(sentence)
                     mine = owners[start:end]
@@ -230,24 +230,6 @@ class TokenClassification(Trainable, name="token_classification"):
 def _list(value: Any) -> list[Any]:
     """Words or tags of a sentence: a list of them, or a text with spaces in between, as a csv file holds them."""
     return value.split() if isinstance(value, str) else value
-
-
-def _windows(owners: Sequence[int], words: int, room: int) -> Iterator[tuple[int, int, int, int]]:
-    """Parts of a sentence that fit: first token and last, first word and last (ends exclusive), cut between words.
-
-    Args:
-        owners: the word of each token, -1 for none.
-        words: how many there are; those without a token are in the part where they would be.
-        room: the most tokens of a part; of a word that is longer, the first ones are taken.
-    """
-    starts = [at for at, owner in enumerate(owners) if owner >= 0 and (at == 0 or owners[at - 1] != owner)]
-    edges = [*starts[1:], len(owners)]
-    begin, word = 0, 0
-    for number, edge in enumerate(edges):
-        if edge - begin > room and number and starts[number] > begin:
-            yield begin, min(starts[number], begin + room), word, owners[starts[number]]
-            begin, word = starts[number], owners[starts[number]]
-    yield begin, min(len(owners), begin + room), word, words
 
 
 def _sentences(rows: Dataset, tags: Iterable[Sequence[int]], labels: Sequence[str]) -> list[list[str]]:
