@@ -197,6 +197,7 @@ def _load(run: Run, task: Trainable, precision: str, labels: list[str], train: D
             peft_type=task.peft_type,
             train=train is not None,
             locate=partial(run.tracking.locate, runs=run.runs),
+            special_tokens=task.special_tokens,
         )
     )
 

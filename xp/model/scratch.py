@@ -34,7 +34,7 @@ class Scratch(Model, name="scratch"):
             raise UserError("model=scratch has random weights: there is nothing to evaluate; give model.path=<folder>")
         self._check_config(transformers.AutoConfig.for_model(self.type))
         if self.tokenizer is None:
-            tokenizer = train_tokenizer(wish.texts(), self.vocabulary)
+            tokenizer = train_tokenizer(wish.texts(), self.vocabulary, wish.special_tokens)
         else:
             with loading(self.tokenizer):
                 tokenizer = transformers.AutoTokenizer.from_pretrained(wish.locate(self.tokenizer))

@@ -2,8 +2,18 @@
 
 from xp.task.base import Encoded, Task, Trainable
 from xp.task.causal_lm import CausalLM
+from xp.task.masked_lm import MaskedLM
 from xp.task.multiple_choice import MultipleChoice
 from xp.task.text_classification import TextClassification
 from xp.task.token_classification import TokenClassification
 
-__all__ = ["CausalLM", "Encoded", "MultipleChoice", "Task", "TextClassification", "TokenClassification", "Trainable"]
+__all__ = [
+    "CausalLM",
+    "Encoded",
+    "MaskedLM",
+    "MultipleChoice",
+    "Task",
+    "TextClassification",
+    "TokenClassification",
+    "Trainable",
+]

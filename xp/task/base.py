@@ -76,6 +76,12 @@ class Trainable(Task):
     packable: ClassVar[bool] = False
     """Whether rows may share a sequence (``training.batching=packed``): a language model, which sees only the past."""
 
+    two_sided: ClassVar[bool] = False
+    """Whether the network must see what comes after a token."""
+
+    special_tokens: ClassVar[tuple[str, ...]] = ()
+    """Further special tokens that the tokenizer needs, for example ``mask_token``; a trained one gets them."""
+
     metrics: list[str]
     """Metrics of an evaluation, by name; the first one decides where ``training.metric`` names none."""
 
@@ -213,10 +219,7 @@ def objects(values: Sequence[Any]) -> np.ndarray:
     """Lists or texts, one a row, as an array of objects (rows,): the form of an outcome that is not a number."""
     import numpy as np
 
-    made = np.empty(len(values), dtype=object)
-    for at, value in enumerate(values):
-        made[at] = value
-    return made
+    return np.fromiter(values, dtype=object, count=len(values))
 
 
 def settled(encoded: Dataset, overlong: str, max_length: int, what: str) -> Encoded:
