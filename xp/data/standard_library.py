@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import PositiveInt
 
 from xp.data.base import Data
-from xp.data.stdlib_choices import next_lines
-from xp.data.stdlib_labels import branches, halves, used_modules
+from xp.data.stdlib_labels import branches, used_modules
+from xp.data.stdlib_lines import line_pairs, next_lines
 from xp.data.stdlib_tokens import tagged_words
 from xp.error import UserError
 
@@ -37,7 +37,7 @@ HELD_OUT = 10
 class StandardLibrary(Data, name="standard_library"):
     """Files or functions of the interpreter's standard library; a file is wholly in train or wholly in eval."""
 
-    unit: Literal["file", "function", "used_modules", "branches", "halves", "tagged_words", "next_lines"]
+    unit: Literal["file", "function", "used_modules", "branches", "tagged_words", "next_lines", "line_pairs"]
     """What a row is: a whole file (``text``), a function with its package (``text``, ``label``), or what the function
     of that name in one of the files beside this one makes of a file."""
 
@@ -80,9 +80,9 @@ UNITS: dict[str, Callable[[str, str], Iterator[dict[str, Any]]]] = {
     "function": _packaged_functions,
     "used_modules": used_modules,
     "branches": branches,
-    "halves": halves,
     "tagged_words": tagged_words,
     "next_lines": next_lines,
+    "line_pairs": line_pairs,
 }
 """What makes the rows of each unit from a file's path inside the library and its text."""
 

@@ -1,9 +1,8 @@
-"""The standard library's functions with what can be read off their syntax tree: modules in use, branches, the rest."""
+"""The standard library's functions with what can be read off their syntax tree: modules in use, branches."""
 
 from __future__ import annotations
 
 import ast
-import hashlib
 import math
 import re
 from collections.abc import Iterator
@@ -39,31 +38,6 @@ def branches(path: str, text: str) -> Iterator[dict[str, Any]]:
         for each in ast.walk(node):
             count += isinstance(each, BRANCHES) + (len(each.values) - 1 if isinstance(each, ast.BoolOp) else 0)
         yield {"text": without_docstring(node, source), "label": math.log2(count)}
-
-
-def halves(path: str, text: str) -> Iterator[dict[str, Any]]:
-    """Beginnings of functions (``text``), each with a rest (``text_pair``): its own, or another's of the same file."""
-    from xp.data.standard_library import functions
-
-    parts = []
-    for node, source in functions(text):
-        lines = without_docstring(node, source).split("\n")
-        if 6 <= len(lines) <= 24:
-            middle = len(lines) // 2
-            parts.append(("\n".join(lines[:middle]), "\n".join(lines[middle:])))
-    if len(parts) < 2:
-        return
-    for number, (begin, rest) in enumerate(parts):
-        if chance(path, number) < 0.5:
-            yield {"text": begin, "text_pair": rest, "label": "own"}
-        else:
-            at = int(chance(path, number, "other") * (len(parts) - 1))
-            yield {"text": begin, "text_pair": parts[at + (at >= number)][1], "label": "other"}
-
-
-def chance(*of: Any) -> float:
-    """A number in [0, 1) that is always the same of the same: not Python's ``hash``, which differs by process."""
-    return int.from_bytes(hashlib.sha256(repr(of).encode()).digest()[:6], "big") / (1 << 48)
 
 
 def without_docstring(node: ast.FunctionDef | ast.AsyncFunctionDef, source: str) -> str:

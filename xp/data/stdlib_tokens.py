@@ -22,6 +22,8 @@ def tagged_words(path: str, text: str) -> Iterator[dict[str, Any]]:
     from xp.data.stdlib_labels import without_docstring
 
     for node, source in functions(text):
+        if node.end_lineno is None or node.end_lineno - node.lineno > MOST_WORDS:
+            continue
         short = without_docstring(node, source)
         # Columns of the syntax tree count bytes; f-strings are one word to some versions of Python, many to others.
         if not short.isascii() or any(isinstance(each, ast.JoinedStr) for each in ast.walk(node)):
