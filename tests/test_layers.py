@@ -11,15 +11,15 @@ from conftest import ROOT
 
 LAYERS = [
     {"error", "world", "batching"},  # import nothing of xp
-    {"metric", "findings"},
-    {"component"},
+    {"component", "metric", "findings"},
+    {"imports"},
     {"tracking", "hardware", "checkpoint"},
     {"model", "peft", "task", "data", "generation"},
     {"training"},
     {"evaluation", "job"},
     {"prepare", "backend"},
     {"run"},
-    {"report"},
+    {"report", "show"},
     {"commands"},
     {"launch"},
     {"compose", "pool"},
@@ -28,21 +28,8 @@ LAYERS = [
 ]
 """From the ground up. A file may import from lower layers, and a package from itself."""
 
-HEAVY = {
-    "torch",
-    "transformers",
-    "datasets",
-    "peft",
-    "accelerate",
-    "evaluate",
-    "mlflow",
-    "sklearn",
-    "numpy",
-    "rich",
-    "matplotlib",
-    "PIL",
-    "pandas",
-}
+HEAVY = {"torch", "transformers", "datasets", "peft", "accelerate", "evaluate", "mlflow", "sklearn", "numpy", "rich"}
+HEAVY |= {"matplotlib", "PIL", "pandas", "scipy", "rouge_score", "sacrebleu", "jiwer", "soundfile", "av"}
 ONLY = {
     "mlflow": {"xp/tracking/store.py", "xp/tracking/tracker.py"},
     "accelerate": {"xp/backend/accelerate.py"},
@@ -87,6 +74,8 @@ def test_imports_point_down(file: Path) -> None:
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
 def test_heavy_libraries_are_imported_where_they_are_used(file: Path) -> None:
     if file.name == "loop.py":  # Imported by a backend that is about to train.
+        return
+    if file.match("metric/base.py"):  # Imported when a metric is computed: it derives from evaluate's class.
         return
     assert not {module.split(".")[0] for module, top in imports(file) if top} & HEAVY
 

@@ -18,6 +18,7 @@ Examples:
     python -m xp backend=accelerate peft=lora                the same through accelerate, adapters only
     python -m xp data=stdlib_code                            language modelling
     python -m xp data=files data.train=train.tsv data.eval=dev.tsv data.columns.text=sentence
+    python -m xp command=show data=stdlib_chat               rows as the model sees them, and their lengths
     python -m xp command=evaluate model.path=runs/<run>/model
     python -m xp -m backend=hf,torch,accelerate seed=1,2     a sweep
     python -m xp -m hydra.launcher.slots=2 seed=1,2,3,4      two jobs at a time

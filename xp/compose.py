@@ -26,7 +26,13 @@ HYDRA_KEYS = ("hydra.launcher.slots", "hydra.sweeper.params", "hydra.sweeper.max
               "hydra/sweeper", "hydra/launcher")  # fmt: skip
 """What of Hydra's own config may be set. The rest of it can run code or write anywhere."""
 
-OPEN = ("data.columns.", "model.config.", "training.optimizer_options.", "training.schedule_options.")
+OPEN = (
+    "data.columns.",
+    "model.config.",
+    "model.processor.",
+    "training.optimizer_options.",
+    "training.schedule_options.",
+)
 """Mappings that take keys of the user's own, without Hydra's plus sign before them."""
 
 
@@ -84,6 +90,8 @@ def values(overrides: list[str], config_dir: str | None = None) -> dict[str, Any
         own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
         plain = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
     assert isinstance(plain, dict)
+    if plain["imports"] and not any(each.startswith("imports=") for each in overrides):
+        raise UserError("imports: a config file cannot have code run; give imports=[...] on the command line")
     return {str(key): value for key, value in plain.items()} | {"choices": choices}
 
 

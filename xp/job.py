@@ -133,7 +133,10 @@ class Job:
         )
         self.network.train()
         self._window = Window()
-        yield from loader
+        try:
+            yield from loader
+        except UserError as error:  # From a worker it comes with the worker's traceback, which ends in its one line.
+            raise UserError(str(error).rstrip().rpartition("UserError: ")[2]) from error
 
     def _plan(self) -> Iterator[tuple[list[int], int, bool]]:
         """Rows of one step after the other, their epoch, and whether it ends with them; goes on for ever."""
@@ -170,12 +173,15 @@ class Job:
     def loss(self, network: nn.Module, step: Step, micro: int) -> Tensor:
         """A micro-batch's share of the step's mean loss, scaled so that the mean over processes is that loss.
 
-        Seeds torch by (seed, step, micro-batch, rank) first: so dropout is the same on every backend, whatever
-        was computed in between.
+        Seeds torch and numpy by (seed, step, micro-batch, rank) first: so dropout, and the masks that speech models
+        draw with numpy, are the same on every backend, whatever was computed in between.
         """
+        import numpy as np
         import torch
 
-        torch.manual_seed(mixed(self.seed, step.number, micro, world.rank()))
+        seed = mixed(self.seed, step.number, micro, world.rank())
+        torch.manual_seed(seed)
+        np.random.seed(seed % 2**32)
         batch = {name: value.to(self.device, non_blocking=True) for name, value in step.batches[micro].items()}
         with self.autocast():
             summed = self.batch_loss(network, batch)

@@ -91,6 +91,8 @@ def start(run: Run, parent: str | None = None) -> dict[str, Any]:
         UserError: what the user can mend; the tracked run, if it had begun, says so too.
     """
     wanted = processes(run)
+    if run.command == "show":
+        return _show(run)
     if world.size() > 1:  # Launched from outside: the ranks take rank 0's folder.
         from xp.hardware import choose_device
 
@@ -102,6 +104,16 @@ def start(run: Run, parent: str | None = None) -> dict[str, Any]:
             world.leave()
     folder = _frozen(run)
     return _start_workers(wanted, folder, parent) if wanted > 1 else work(run, folder, parent)
+
+
+def _show(run: Run) -> dict[str, Any]:
+    """Show rows: no folder, no tracked run, no result."""
+    from xp import commands
+    from xp.report import Report
+
+    _quiet()
+    commands.show(run, Report())
+    return {}
 
 
 def _frozen(run: Run) -> Path:
@@ -170,7 +182,8 @@ def work(run: Run, folder: Path, parent: str | None) -> dict[str, Any]:
         result = command(run, folder, tracker, report)
         result |= {"run": folder.name, "run_id": tracker.opened(), "folder": str(folder)}
         if world.rank() == 0:
-            tracker.artifact(commands.write_result(result, folder))
+            (folder / "result.json").write_text(json.dumps(result, indent=2) + "\n")
+            tracker.artifact(folder / "result.json")
             if "model" in result and run.tracking.log_model:
                 tracker.artifact(Path(result["model"]))
         if result.get("digest"):

@@ -39,7 +39,7 @@ class Report:
         rest = {name: number for name, number in notes.items() if name != "rows" and number}
         if not rest:
             return
-        counts = ", ".join(f"{number:,} {name}" for name, number in rest.items())
+        counts = ", ".join(f"{number:,} {name.replace('_', ' ')}" for name, number in rest.items())
         shares = [f"{rest[word] / notes['rows']:.1%}" for word in ("truncated", "dropped") if word in rest]
         share = f" ({shares[0]} of the rows)" if shares else ""
         at = f" at task.max_length={max_length}" if max_length is not None else ""
@@ -100,7 +100,7 @@ class Report:
         table.add_column("value", justify="right")
         baseline = result["baseline"]
         if baseline:
-            table.add_column("majority class", justify="right")
+            table.add_column("baseline", justify="right")
         for name, value in result["metrics"].items():
             beside = f"{baseline[name]:.4f}" if name in baseline else ""
             table.add_row(name, f"{value:.4f}", *([beside] if baseline else []))

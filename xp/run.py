@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, NonNegativeInt, ValidationError, model_validator
 
+from xp import imports, metric
 from xp.backend import Backend
 from xp.component import Settings
 from xp.data import Data
@@ -27,8 +28,11 @@ from xp.training import Training
 class Run(Settings):
     """A complete run: nothing that decides its outcome lies outside of it, but the rows and the model's files."""
 
-    command: Literal["train", "evaluate"]
-    """What to do."""
+    command: Literal["train", "evaluate", "show"]
+    """What to do. show: print rows as the model would see them, and how long they are."""
+
+    examples: NonNegativeInt
+    """How many rows of each split command=show prints."""
 
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     """Start of everything random: new weights, the order of the rows, dropout."""
@@ -41,6 +45,9 @@ class Run(Settings):
 
     runs: str
     """Folder that gets a folder for each run."""
+
+    imports: list[str]
+    """Modules of your own to import, and metrics of the hub as ``hub:<id>``; only the command line can say it."""
 
     model: Model
     data: Data
@@ -62,16 +69,17 @@ class Run(Settings):
                 f"task={self.task.name}: it can only predict; use command=predict, or one of the tasks that "
                 f"command={self.command} is for: {', '.join(sorted(able))}"
             )
+        metric.check(self.task.metrics, self.task.answers)
         if self.training.batching == "packed" and not self.task.packable:
             raise ValueError(
                 f"training.batching=packed: rows of task={self.task.name} cannot share sequences; use length or shuffle"
             )
         if self.command != "train" and self.backend.processes > 1:
             raise ValueError(f"backend.processes={self.backend.processes}: command={self.command} runs in one process")
-        metric = self.training.metric
-        if metric is not None and metric not in self.task.scores:
+        decider = self.training.metric
+        if decider is not None and decider not in self.task.scores:
             raise ValueError(
-                f"training.metric={metric}: the task has no such metric.{nearest(metric, self.task.scores)}"
+                f"training.metric={decider}: the task has no such metric.{nearest(decider, self.task.scores)}"
             )
         known = {
             column for each in Task.registry.values() if issubclass(each, Trainable) for column in each.known_columns()
@@ -88,6 +96,8 @@ class Run(Settings):
         Raises:
             UserError: the first thing wrong with them, as one line.
         """
+        if isinstance(names := values.get("imports"), list):
+            imports.load([str(name) for name in names])
         try:
             return cls.model_validate(values)
         except ValidationError as error:
@@ -109,7 +119,7 @@ class Run(Settings):
     def digest(self) -> str:
         """SHA-256 of what decides the outcome: all settings but where it is tracked and kept."""
         values = self.values()
-        for name in ("tracking", "runs", "choices"):
+        for name in ("tracking", "runs", "choices", "examples"):
             del values[name]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 

@@ -81,6 +81,7 @@ class Data(Component):
             UserError: no such source, a missing column (lists those there are), or a split without rows.
         """
         train_rows, eval_rows, source = self.read(train)
+        train_rows, eval_rows = (None if rows is None else _undecoded(rows) for rows in (train_rows, eval_rows))
         there = {name for rows in (train_rows, eval_rows) if rows is not None for name in rows.column_names}
         complete = [each for each in (columns, *others) if all(self.columns.get(c, c) in there for c in each)]
         columns = [*(complete or [columns])[0], *(c for c in optional if self.columns.get(c, c) in there)]
@@ -115,6 +116,16 @@ class Data(Component):
         if "text" in columns:
             _check_text(rows, self.columns.get("text", "text"), split)
         return rows
+
+
+def _undecoded(rows: Dataset) -> Dataset:
+    """Rows whose images and sounds stay the files they are until a task needs them, as ``{"bytes", "path"}``."""
+    from datasets import Audio, Image
+
+    for name, feature in rows.features.items():
+        if isinstance(feature, Audio | Image) and feature.decode:
+            rows = rows.cast_column(name, type(feature)(decode=False))
+    return rows
 
 
 def _check_text(rows: Dataset, name: str, split: str) -> None:

@@ -33,6 +33,15 @@ class Loaded:
 
 
 @dataclass(frozen=True)
+class Described:
+    """What is known of a model without its weights."""
+
+    processor: Any
+    labels: list[str]
+    config: PretrainedConfig
+
+
+@dataclass(frozen=True)
 class Wish:
     """What a command needs of a model, whichever model it is."""
 
@@ -76,6 +85,17 @@ class Model(Component):
     config: dict[str, Any]
     """Values of the model's own config to set, for example ``{attention_dropout: 0.1}``."""
 
+    processor: dict[str, Any]
+    """Options of its tokenizer, image processor or feature extractor, for example ``{do_resize: false}``."""
+
+    @abstractmethod
+    def describe(self, wish: Wish) -> Described:
+        """The processor, labels and config that `load` gives, without loading any weights.
+
+        Raises:
+            UserError: as `load`.
+        """
+
     @abstractmethod
     def load(self, wish: Wish) -> Loaded:
         """The network with a head for the task, and its processor.
@@ -102,6 +122,11 @@ class Model(Component):
                 )
 
 
+def head(network: PreTrainedModel) -> list[str]:
+    """Names of the weights outside of the base model: those of the head for a task."""
+    return [name for name, _ in network.named_parameters() if not name.startswith(f"{network.base_model_prefix}.")]
+
+
 def positions(config: PretrainedConfig) -> int | None:
     """Longest sequence that a model's positions reach, in tokens; None where its config sets no bound."""
     return getattr(config, "max_position_embeddings", None)
@@ -124,6 +149,8 @@ def loading(path: str, auto_class: str = "") -> Iterator[None]:
             said = "its repository wants to run its own code; read that code, then set model.trust_remote_code=true"
         elif "Unrecognized configuration class" in said:
             said = f"transformers has no {auto_class} for this architecture; choose another model or task"
+            if auto_class == "AutoModelForSeq2SeqLM":
+                said += " (a decoder learns to answer with task=chat)"
         elif isinstance(error, OSError) and not Path(path).exists():
             said = "neither a folder here nor a model that the hub or its cache gives; check the name, or go online"
         raise UserError(f"model.path={path}: {said[:400]}") from error

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from xp.component import Component
-from xp.error import UserError
+from xp.task.rows import IGNORE, Encoded, mapped, objects, padded, settled
 
 if TYPE_CHECKING:
     import numpy as np
     from datasets import Dataset
     from torch import Tensor, nn
+    from transformers import PreTrainedModel
 
     from xp.findings import Findings
 
-IGNORE = -100
-"""Label of a token that is not to be predicted (PyTorch's ``ignore_index``)."""
+__all__ = ["IGNORE", "Encoded", "Task", "Trainable", "mapped", "objects", "padded", "settled"]
 
 
 class Task(Component):
@@ -32,18 +31,6 @@ class Task(Component):
 
     gives: ClassVar[str] = ""
     """What one prediction is, for a person to read."""
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """Rows as the model takes them, and what became of those that were too long."""
-
-    rows: Dataset
-    """Columns: ``length`` (tokens, or 1), ``items`` (what the loss is divided by), and the task's own; ``tokens`` where
-    a row takes more room by itself (``length``) than it has tokens."""
-
-    notes: dict[str, int] = field(default_factory=dict)
-    """Counts for the log and MLflow, for example ``{"rows": 10, "truncated": 3}``."""
 
 
 class Trainable(Task):
@@ -72,6 +59,9 @@ class Trainable(Task):
 
     own_scores: ClassVar[tuple[str, ...]] = ("loss",)
     """The scores that this task computes itself, beside those of its metrics."""
+
+    label_columns: ClassVar[tuple[str, ...]] = ()
+    """Columns whose values, or lists of values, are names of classes: one that training has not seen is a fault."""
 
     packable: ClassVar[bool] = False
     """Whether rows may share a sequence (``training.batching=packed``): a language model, which sees only the past."""
@@ -118,6 +108,19 @@ class Trainable(Task):
         """Why a row with this task's columns cannot be used, for example ``text: is empty``; None if it can."""
         return None
 
+    def equip(self, processor: Any, network: PreTrainedModel | None, adapted: bool) -> list[str]:
+        """Make the processor and the network fit for this task, before rows are encoded.
+
+        Args:
+            processor: of `processor_class`, changed in place.
+            network: changed in place; None where only the processor is wanted.
+            adapted: whether the network's own weights stay as they are.
+
+        Returns:
+            What a person should know of it, a line each.
+        """
+        return []
+
     @abstractmethod
     def encode(self, rows: Dataset, processor: Any, labels: Sequence[str]) -> Encoded:
         """Rows with this task's columns, none of them at fault, as features.
@@ -139,6 +142,10 @@ class Trainable(Task):
             generator: seeded by seed, epoch and the row's index (in evaluation: by the index alone).
             processor: of `processor_class`.
         """
+        return row
+
+    def vary(self, row: dict[str, Any], generator: np.random.Generator) -> dict[str, Any]:
+        """What is random about a drawn row in training alone, for example how an image is cropped."""
         return row
 
     @abstractmethod
@@ -193,62 +200,3 @@ class Trainable(Task):
         """The text of ``rows``, to train a tokenizer on."""
         for batch in rows.select_columns(["text"]).iter(1000):
             yield from batch["text"]
-
-
-def mapped(
-    rows: Dataset, features: Callable[..., dict[str, list[Any]]], types: dict[str, Any], numbered: bool = False
-) -> Dataset:
-    """``rows`` turned into other columns, a thousand at a time; ``types`` names the type of each new column.
-
-    ``features`` takes a batch of columns and, if ``numbered``, the numbers of its rows.
-    """
-    from datasets import Features, List, Value
-
-    def feature(kind: Any) -> Any:
-        if isinstance(kind, list):
-            return List(feature(kind[0]))
-        return Value(kind) if isinstance(kind, str) else kind
-
-    made = {name: feature(kind) for name, kind in types.items()}
-    return rows.map(
-        features, numbered, batched=True, remove_columns=rows.column_names, features=Features(made), keep_in_memory=True
-    )
-
-
-def objects(values: Sequence[Any]) -> np.ndarray:
-    """Lists or texts, one a row, as an array of objects (rows,): the form of an outcome that is not a number."""
-    import numpy as np
-
-    return np.fromiter(values, dtype=object, count=len(values))
-
-
-def settled(encoded: Dataset, overlong: str, max_length: int, what: str) -> Encoded:
-    """Do with rows that are ``over`` (a boolean column) what ``task.overlong`` says, and count them.
-
-    Args:
-        encoded: encoded rows, the long ones cut already where that is what becomes of them.
-        overlong: truncate, drop or error.
-        max_length: tokens, for the message.
-        what: plural of what a row is, for the message.
-
-    Raises:
-        UserError: a row is over and ``overlong`` is error.
-    """
-    count = sum(encoded["over"])
-    if count and overlong == "error":
-        raise UserError(
-            f"task.overlong=error: {count} of {len(encoded)} {what} have more than "
-            f"task.max_length={max_length} tokens; raise it, or choose task.overlong=truncate or drop"
-        )
-    notes = {"rows": len(encoded), {"truncate": "truncated", "drop": "dropped"}.get(overlong, "over"): count}
-    if count and overlong == "drop":
-        encoded = encoded.filter(lambda over: [not value for value in over], input_columns="over", batched=True)
-    return Encoded(encoded.remove_columns("over"), notes)
-
-
-def padded(rows: Sequence[Sequence[int]], value: int) -> Tensor:
-    """Rows of unequal length as an int64 tensor (rows, longest), filled up on the right with ``value``."""
-    import torch
-
-    longest = max(map(len, rows))
-    return torch.tensor([[*row, *[value] * (longest - len(row))] for row in rows], dtype=torch.long)

@@ -48,33 +48,42 @@ def encode_texts(
 def settle_pair(processor: Any) -> None:
     """Give a tokenizer that runs pairs together a template: the single text's, with a separator in the middle.
 
-    The separator is the tokenizer's separator token, else its end token. The template is saved with the tokenizer:
-    whoever loads the model encodes a pair as it was trained.
-
-    Raises:
-        UserError: the tokenizer has neither token, or takes no template.
+    The separator is the tokenizer's separator token, else its end token; without either, nothing is done. Single
+    texts are encoded as before. The template is saved with the tokenizer: whoever loads the model encodes a pair as it
+    was trained.
     """
-    pair = processor("a", "a")["input_ids"]
-    second = processor("a", "a", add_special_tokens=False)["input_ids"]
-    starts = [at for at in range(len(pair) - len(second) + 1) if pair[at : at + len(second)] == second]
-    if not starts:  # Something stands between the two.
-        return
     separator = processor.sep_token or processor.eos_token
-    if separator is None or not processor.is_fast:
-        raise UserError(
-            "data.columns.text_pair: this model's tokenizer puts nothing between the texts of a pair, and has no "
-            "separator or end token for it; join them in one column"
-        )
+    if separator is None or not processor.is_fast or not _run_together(processor):
+        return
     from tokenizers.processors import TemplateProcessing
 
-    tokenizer = processor.backend_tokenizer
     first, last = (processor.convert_ids_to_tokens(ids) for ids in frame(processor))
     middle = last or [separator]
-    tokenizer.post_processor = TemplateProcessing(
+    processor.backend_tokenizer.post_processor = TemplateProcessing(
         single=[*first, "$A", *last],
         pair=[*first, "$A", *middle, "$B:1", *last],
         special_tokens=[(token, processor.convert_tokens_to_ids(token)) for token in {*first, *middle, *last}],
     )
+
+
+def check_pair(processor: Any) -> None:
+    """Refuse a tokenizer that runs pairs together.
+
+    Raises:
+        UserError: it puts nothing between two texts, and `settle_pair` found nothing to put there.
+    """
+    if _run_together(processor):
+        raise UserError(
+            "data.columns.text_pair: this model's tokenizer puts nothing between the texts of a pair, and has no "
+            "separator or end token for it; choose another model, or join the texts in one column"
+        )
+
+
+def _run_together(processor: Any) -> bool:
+    """Whether nothing stands between the texts of a pair."""
+    pair = processor("a", "a")["input_ids"]
+    plain = processor("a", "a", add_special_tokens=False)["input_ids"]
+    return any(pair[at : at + len(plain)] == plain for at in range(len(pair) - len(plain) + 1))
 
 
 def frame(processor: Any) -> tuple[list[int], list[int]]:

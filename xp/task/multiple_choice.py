@@ -12,12 +12,13 @@ from pydantic import PositiveInt
 from xp import metric
 from xp.findings import Findings, worst
 from xp.task.base import Encoded, Trainable, mapped, padded, settled
-from xp.task.encoding import encode_texts, settle_pair
+from xp.task.encoding import check_pair, encode_texts, settle_pair
 
 if TYPE_CHECKING:
     import numpy as np
     from datasets import Dataset
     from torch import Tensor, nn
+    from transformers import PreTrainedModel
 
 
 class MultipleChoice(Trainable, name="multiple_choice"):
@@ -64,13 +65,18 @@ class MultipleChoice(Trainable, name="multiple_choice"):
             return f"label: {row['label']!r} may be the name or the text of a choice; give its number, counted from 0"
         return None if meant else f"label: {row['label']!r} is none of the {len(choices)} choices, counted from 0"
 
+    def equip(self, processor: Any, network: PreTrainedModel | None, adapted: bool) -> list[str]:
+        """Say in the tokenizer how pairs are put together and where they are cut; it is saved with the model."""
+        processor.truncation_side = self.truncation_side
+        settle_pair(processor)
+        return []
+
     def encode(self, rows: Dataset, processor: Any, labels: Sequence[str]) -> Encoded:
         """``input_ids`` of the text with each choice, and ``label``, the number of the right one.
 
         ``length`` is choices times longest, which is the room a row takes in a batch; ``tokens`` those there are.
         """
-        settle_pair(processor)
-        processor.truncation_side = self.truncation_side
+        check_pair(processor)
         types: dict[str, Any] = {"input_ids": [["int32"]], "label": "int32", "over": "bool"}
         types |= dict.fromkeys(("length", "tokens", "items"), "int32")
         if "token_type_ids" in processor.model_input_names:
@@ -187,7 +193,7 @@ class MultipleChoice(Trainable, name="multiple_choice"):
         self, inputs: Sequence[dict[str, Any]], network: Any, processor: Any, generation: Any
     ) -> list[dict[str, Any]]:
         """The best choice of each input, by number and text, with its probability and those of all."""
-        settle_pair(processor)
+        check_pair(processor)
         rows = []
         for row in inputs:
             choices = row["choices"]

@@ -10,7 +10,7 @@ from pydantic import PositiveInt, model_validator
 from xp import metric
 from xp.error import UserError
 from xp.task.base import Encoded, Trainable, mapped, padded, settled
-from xp.task.encoding import encode_texts, settle_pair
+from xp.task.encoding import check_pair, encode_texts, settle_pair
 from xp.task.many_labels import ManyLabels
 from xp.task.number import Number
 from xp.task.problem import OneLabel, Problem
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     from datasets import Dataset
     from torch import Tensor, nn
+    from transformers import PreTrainedModel
 
     from xp.findings import Findings
 
@@ -73,6 +74,12 @@ class TextClassification(Trainable, name="text_classification"):
         return next((form for form in forms if _scored(self.metrics, form)), "class")
 
     @property
+    def label_columns(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The label column, where its values are names of labels: not numbers, and no list of 0 and 1 either."""
+        named = self.problem == "single_label" or (self.problem == "multi_label" and self.labels is None)
+        return ("label",) if named else ()
+
+    @property
     def _problem(self) -> Problem:
         assert self.problem != "auto"
         if self.problem == "multi_label":
@@ -120,15 +127,20 @@ class TextClassification(Trainable, name="text_classification"):
         problem = ManyLabels(None) if lists else Number() if number else OneLabel()
         return problem.fault(row)
 
+    def equip(self, processor: Any, network: PreTrainedModel | None, adapted: bool) -> list[str]:
+        """Say in the tokenizer how pairs are put together and where they are cut; it is saved with the model."""
+        processor.truncation_side = self.truncation_side
+        settle_pair(processor)
+        return []
+
     def encode(self, rows: Dataset, processor: Any, labels: Sequence[str]) -> Encoded:
         """``input_ids`` with the tokenizer's special tokens, its ``token_type_ids`` of pairs, and ``label``."""
         problem = self._problem
         target = problem.targets(rows, labels)
-        processor.truncation_side = self.truncation_side  # Saved with it: whoever loads the model cuts there too.
         pairs = "text_pair" in rows.column_names
         types = {"input_ids": ["int32"], "length": "int32", "items": "int32", "over": "bool"}
         if pairs:
-            settle_pair(processor)
+            check_pair(processor)
             if "token_type_ids" in processor.model_input_names:
                 types["token_type_ids"] = ["int8"]
 

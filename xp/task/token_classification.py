@@ -34,6 +34,7 @@ class TokenClassification(Trainable, name="token_classification"):
     auto_class: ClassVar[str] = "AutoModelForTokenClassification"
     peft_type: ClassVar[str] = "TOKEN_CLS"
     columns: ClassVar[tuple[str, ...]] = ("tokens", "tags")
+    label_columns: ClassVar[tuple[str, ...]] = ("tags",)
     answers: ClassVar[str] = "tags"
     pipeline: ClassVar[str] = "token-classification"
     takes: ClassVar[str] = "a text"
@@ -140,7 +141,7 @@ class TokenClassification(Trainable, name="token_classification"):
 
         lists = {name: ["int32"] for name in ("input_ids", "labels", "first", "tags")}
         types = lists | dict.fromkeys(("sentence", "length", "items"), "int32") | {"over": "bool"}
-        encoded = mapped(rows, features, types, numbered=True)
+        encoded = mapped(rows, features, types, positions=True)
         if self.overlong == "split":
             over = {number for number, long in zip(encoded["sentence"], encoded["over"], strict=True) if long}
             notes = {"rows": len(rows), "split": len(over), "sequences": len(encoded)}

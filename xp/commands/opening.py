@@ -1,0 +1,103 @@
+"""What commands open with: the machine, the rows, the model, the features."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+from xp.error import UserError
+from xp.hardware import choose_device, choose_precision, environment
+from xp.model import Wish
+from xp.report import Report
+from xp.run import Run, flattened
+from xp.task import Trainable
+from xp.tracking import Tracker
+
+if TYPE_CHECKING:
+    import torch
+    from datasets import Dataset
+
+    from xp.data import Splits
+    from xp.model import Loaded
+    from xp.task import Encoded
+
+
+def choose_machine(run: Run, tracker: Tracker, report: Report) -> tuple[torch.device, Any]:
+    """Device and precision of this run, told and tracked."""
+    device = choose_device(run.device)
+    precision = choose_precision(run.precision, device)
+    found = environment(device)
+    report.say(f"{device}, {found['processor']}, {precision}{' (auto)' if run.precision == 'auto' else ''}")
+    tracker.params(dict(flattened(run.values())) | {"environment." + name: value for name, value in found.items()})
+    tracker.tags({"xp.device": device.type, "xp.precision": precision})
+    return device, precision
+
+
+def resolve(task: Trainable, rows: Dataset, report: Report, tracker: Tracker | None = None) -> Trainable:
+    """The task with its settings decided that were left to the rows; each decision is told and tracked."""
+    resolved = task.resolved(rows)
+    for name in type(task).model_fields:
+        if (value := getattr(resolved, name)) != getattr(task, name):
+            report.say(f"task.{name}={value} ({getattr(task, name)}, by the rows)")
+            if tracker is not None:
+                tracker.tags({f"xp.task.{name}": str(value)})
+    return resolved
+
+
+def describe_data(run: Run, splits: Splits, tracker: Tracker, report: Report) -> None:
+    """Tell where the rows come from, and make them an input of the tracked run."""
+    fingerprint = splits.fingerprint
+    sizes = {"train": len(splits.train) if splits.train is not None else 0, "eval": len(splits.eval)}
+    counts = ", ".join(f"{number:,} {side} rows" for side, number in sizes.items() if number)
+    report.say(f"{splits.source}: {counts}")
+    tracker.tags({"xp.data_fingerprint": fingerprint})
+    context = "training" if run.command == "train" else "evaluation"
+    tracker.dataset(run.choices["data"], splits.source, fingerprint, sizes, context)
+
+
+def load(run: Run, task: Trainable, precision: str, labels: list[str], train: Dataset | None, report: Report) -> Loaded:
+    """The model, ready to be trained on rows ``train`` with these labels, or (None) to be used as it is."""
+    import torch
+
+    torch.manual_seed(run.seed)
+    in_full = train is not None and run.peft.name == "none"
+    # Weights that train are float32; frozen ones may stay as they are stored, if bf16 is what computes.
+    dtype: torch.dtype | Literal["auto"] = torch.float32 if in_full or precision == "fp32" else "auto"
+    loaded = run.model.load(wish(run, task, dtype, labels, train))
+    for line in task.equip(loaded.processor, loaded.network, adapted=not in_full):
+        report.say(line)
+    return loaded
+
+
+def wish(
+    run: Run, task: Trainable, dtype: torch.dtype | Literal["auto"], labels: list[str], train: Dataset | None
+) -> Wish:
+    """What a task needs of the model."""
+    return Wish(
+        auto_class=task.auto_class,
+        processor_class=task.processor_class,
+        config=task.config,
+        labels=labels,
+        texts=lambda: [] if train is None else task.texts(train),
+        dtype=dtype,
+        peft_type=task.peft_type,
+        train=train is not None,
+        locate=partial(run.tracking.locate, runs=run.runs),
+        special_tokens=task.special_tokens,
+    )
+
+
+def encode(
+    run: Run, task: Trainable, side: str, rows: Dataset, loaded: Loaded, tracker: Tracker, report: Report
+) -> Encoded:
+    """A split as features; what became of rows that were too long is told and tracked."""
+    encoded = task.encode(rows, loaded.processor, loaded.labels)
+    report.rows(side, encoded.notes, task.longest)
+    for warning in encoded.warnings:
+        report.say(f"warning: {side}: {warning}")
+    if encoded.warnings:
+        tracker.tags({f"xp.warnings.{side}": " | ".join(encoded.warnings)})
+    tracker.log({f"data/{side}_{name}": float(number) for name, number in encoded.notes.items()}, 0)
+    if not len(encoded.rows):
+        raise UserError(f"task.overlong=drop: it leaves no {side} rows; raise the bound that the task sets")
+    return encoded
