@@ -166,7 +166,7 @@ class Job:
             items=sum(example["items"] for example in examples.values()),
             batches=batches,
             weights=[1.0 if part else 0.0 for part in mine],
-            tokens=sum(lengths[row] for part in mine for each in part for row in each),
+            tokens=sum(examples[row].get("tokens", lengths[row]) for part in mine for each in part for row in each),
             room=sum(len(part) * max(sum(lengths[row] for row in each) for each in part) for part in mine if part),
         )
 

@@ -105,7 +105,8 @@ def check_fit(task: Trainable, loaded: Loaded) -> None:
     """Refuse a network that cannot do the task as asked.
 
     Raises:
-        UserError: ``task.max_length`` is more than its positions reach, or a language model that sees the future.
+        UserError: ``task.max_length`` is more than its positions reach, or a language model that sees the future
+            though it must not, or does not though it must.
     """
     most = getattr(loaded.processor, "model_max_length", None) or 1 << 60
     bounds = [most, positions(loaded.network.config) or 1 << 60]
@@ -125,6 +126,11 @@ def check_fit(task: Trainable, loaded: Loaded) -> None:
         raise UserError(
             f"task={task.name}: this model sees the tokens it is to predict, as encoders do; choose a decoder, "
             "or give model.config.is_decoder=true where the architecture has it"
+        )
+    if task.two_sided and not _sees_ahead(loaded.network, len(loaded.processor)):
+        raise UserError(
+            f"task={task.name}: this model does not see the tokens after a hidden one, as decoders do not; choose an "
+            "encoder, or task=causal_lm"
         )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from xp.commands.closing import scores, show_findings
-from xp.commands.opening import choose_machine, describe_data, encode, load
+from xp.commands.opening import choose_machine, describe_data, encode, load, resolve
 from xp.hardware import autocast
 from xp.report import Report
 from xp.run import Run
@@ -30,6 +30,7 @@ def evaluate(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[s
     assert isinstance(task, Trainable)
     device, precision = choose_machine(run, tracker, report)
     splits = run.data.load(task.columns, task.other_columns, task.optional_columns, train=False)
+    task = resolve(task, splits.eval, report, tracker)
     describe_data(run, splits, tracker, report)
     loaded = load(run, task, precision, [], None, report)
     check_fit(task, loaded)

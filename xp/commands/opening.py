@@ -33,6 +33,17 @@ def choose_machine(run: Run, tracker: Tracker, report: Report) -> tuple[torch.de
     return device, precision
 
 
+def resolve(task: Trainable, rows: Dataset, report: Report, tracker: Tracker | None = None) -> Trainable:
+    """The task with its settings decided that were left to the rows; each decision is told and tracked."""
+    resolved = task.resolved(rows)
+    for name in type(task).model_fields:
+        if (value := getattr(resolved, name)) != getattr(task, name):
+            report.say(f"task.{name}={value} ({getattr(task, name)}, by the rows)")
+            if tracker is not None:
+                tracker.tags({f"xp.task.{name}": str(value)})
+    return resolved
+
+
 def describe_data(run: Run, splits: Splits, tracker: Tracker, report: Report) -> None:
     """Tell where the rows come from, and make them an input of the tracked run."""
     fingerprint = splits.fingerprint
@@ -72,6 +83,7 @@ def wish(
         peft_type=task.peft_type,
         train=train is not None,
         locate=partial(run.tracking.locate, runs=run.runs),
+        special_tokens=task.special_tokens,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from xp import show as showing
-from xp.commands.opening import wish
+from xp.commands.opening import resolve, wish
 from xp.model import positions
 from xp.report import Report
 from xp.run import Run
@@ -19,6 +19,7 @@ def show(run: Run, report: Report) -> None:
     assert isinstance(task, Trainable)
     splits = run.data.load(task.columns, task.other_columns, task.optional_columns, train=True)
     assert splits.train is not None
+    task = resolve(task, splits.train, report)
     report.say(f"{run.choices['model']} on {splits.source}")
     described = run.model.describe(wish(run, task, "auto", task.label_names(splits.train), splits.train))
     for line in task.equip(described.processor, None, adapted=run.peft.name != "none"):

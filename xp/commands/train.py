@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from xp import world
 from xp.commands.closing import save_model, scores, show_findings
-from xp.commands.opening import choose_machine, describe_data, encode, load
+from xp.commands.opening import choose_machine, describe_data, encode, load, resolve
 from xp.hardware import autocast
 from xp.model import head
 from xp.report import Report
@@ -41,6 +41,7 @@ def train(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str,
     device, precision = choose_machine(run, tracker, report)
     splits = run.data.load(task.columns, task.other_columns, task.optional_columns, train=True)
     assert splits.train is not None
+    task = resolve(task, splits.train, report, tracker)
     labels = task.label_names(splits.train)
     describe_data(run, splits, tracker, report)
 

@@ -72,6 +72,9 @@ class Wish:
     locate: Callable[[str], str]
     """Turns ``mlflow:<run id>`` into a folder and leaves any other path as it is."""
 
+    special_tokens: tuple[str, ...] = ()
+    """Special tokens beside padding, begin and end that a tokenizer trained for this needs, such as ``mask_token``."""
+
 
 class Model(Component):
     """A network with what turns inputs into tensors."""

@@ -75,7 +75,7 @@ class Scratch(Model, name="scratch"):
                 f"model.vocabulary=null: a {self.type} that reads texts needs a number; this task is one of texts"
             )
         if self.tokenizer is None:
-            tokenizer = train_tokenizer(wish.texts(), self.vocabulary)
+            tokenizer = train_tokenizer(wish.texts(), self.vocabulary, wish.special_tokens)
             check_options(tokenizer, self.processor)
             for name, value in self.processor.items():
                 setattr(tokenizer, name, value)

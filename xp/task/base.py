@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from xp.component import Component
-from xp.error import UserError
+from xp.task.rows import IGNORE, Encoded, mapped, objects, padded, settled
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,8 +17,7 @@ if TYPE_CHECKING:
 
     from xp.findings import Findings
 
-IGNORE = -100
-"""Label of a token that is not to be predicted (PyTorch's ``ignore_index``)."""
+__all__ = ["IGNORE", "Encoded", "Task", "Trainable", "mapped", "objects", "padded", "settled"]
 
 
 class Task(Component):
@@ -33,20 +31,6 @@ class Task(Component):
 
     gives: ClassVar[str] = ""
     """What one prediction is, for a person to read."""
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """Rows as the model takes them, and what became of those that were too long."""
-
-    rows: Dataset
-    """Columns: ``length`` (tokens, or 1), ``items`` (what the loss is divided by), and the task's own."""
-
-    notes: dict[str, int] = field(default_factory=dict)
-    """Counts for the log and MLflow, for example ``{"rows": 10, "truncated": 3}``."""
-
-    warnings: list[str] = field(default_factory=list)
-    """What is odd about the rows and should be known before training, a line each."""
 
 
 class Trainable(Task):
@@ -76,8 +60,17 @@ class Trainable(Task):
     own_scores: ClassVar[tuple[str, ...]] = ("loss",)
     """The scores that this task computes itself, beside those of its metrics."""
 
+    label_columns: ClassVar[tuple[str, ...]] = ()
+    """Columns whose values, or lists of values, are names of classes: one that training has not seen is a fault."""
+
     packable: ClassVar[bool] = False
     """Whether rows may share a sequence (``training.batching=packed``): a language model, which sees only the past."""
+
+    two_sided: ClassVar[bool] = False
+    """Whether the network must see what comes after a token."""
+
+    special_tokens: ClassVar[tuple[str, ...]] = ()
+    """Further special tokens that the tokenizer needs, for example ``mask_token``; a trained one gets them."""
 
     metrics: list[str]
     """Metrics of an evaluation, by name; the first one decides where ``training.metric`` names none."""
@@ -98,6 +91,10 @@ class Trainable(Task):
     def known_columns(cls) -> set[str]:
         """All columns that this task may read."""
         return {*cls.columns, *cls.optional_columns, *(column for columns in cls.other_columns for column in columns)}
+
+    def resolved(self, rows: Dataset) -> Self:
+        """This task, decided by ``rows`` what was left to them; a UserError if that does not go with the rest."""
+        return self
 
     def label_names(self, rows: Dataset) -> list[str]:
         """Names of the classes in the order of their ids; empty for a task without classes."""
@@ -203,56 +200,3 @@ class Trainable(Task):
         """The text of ``rows``, to train a tokenizer on."""
         for batch in rows.select_columns(["text"]).iter(1000):
             yield from batch["text"]
-
-
-def mapped(
-    rows: Dataset, features: Callable[[dict[str, list[Any]]], dict[str, list[Any]]], types: dict[str, Any]
-) -> Dataset:
-    """``rows`` turned into other columns, a thousand at a time; ``types`` names the type of each new column."""
-    from datasets import Features, List, Value
-
-    def feature(kind: Any) -> Any:
-        if isinstance(kind, list):
-            return List(feature(kind[0]))
-        return Value(kind) if isinstance(kind, str) else kind
-
-    made = {name: feature(kind) for name, kind in types.items()}
-    return rows.map(
-        features, batched=True, remove_columns=rows.column_names, features=Features(made), keep_in_memory=True
-    )
-
-
-def settled(
-    encoded: Dataset, overlong: str, most: float, what: str, setting: str = "max_length", unit: str = "tokens"
-) -> Encoded:
-    """Do with rows that are ``over`` (a boolean column) what ``task.overlong`` says, and count them.
-
-    Args:
-        encoded: encoded rows, the long ones cut already where that is what becomes of them.
-        overlong: truncate, drop or error.
-        most: the bound, for the message.
-        what: plural of what a row is, for the message.
-        setting: the task's setting that is the bound.
-        unit: of the bound.
-
-    Raises:
-        UserError: a row is over and ``overlong`` is error.
-    """
-    count = sum(encoded["over"])
-    if count and overlong == "error":
-        raise UserError(
-            f"task.overlong=error: {count} of {len(encoded)} {what} have more than "
-            f"task.{setting}={most} {unit}; raise it, or choose task.overlong=truncate or drop"
-        )
-    notes = {"rows": len(encoded), {"truncate": "truncated", "drop": "dropped"}.get(overlong, "over"): count}
-    if count and overlong == "drop":
-        encoded = encoded.filter(lambda over: [not value for value in over], input_columns="over", batched=True)
-    return Encoded(encoded.remove_columns("over"), notes)
-
-
-def padded(rows: Sequence[Sequence[int]], value: int) -> Tensor:
-    """Rows of unequal length as an int64 tensor (rows, longest), filled up on the right with ``value``."""
-    import torch
-
-    longest = max(map(len, rows))
-    return torch.tensor([[*row, *[value] * (longest - len(row))] for row in rows], dtype=torch.long)
