@@ -3,6 +3,7 @@
 from xp.data.base import Data, Splits
 from xp.data.files import Files
 from xp.data.hub import Hub
+from xp.data.saved import Saved
 from xp.data.standard_library import StandardLibrary
 
-__all__ = ["Data", "Files", "Hub", "Splits", "StandardLibrary"]
+__all__ = ["Data", "Files", "Hub", "Saved", "Splits", "StandardLibrary"]

@@ -66,6 +66,9 @@ class Trainable(Task):
     optional_columns: ClassVar[tuple[str, ...]] = ()
     """Columns that are read where the rows have them."""
 
+    label_columns: ClassVar[tuple[str, ...]] = ()
+    """Columns whose values, or lists of values, are names of classes: one that training has not seen is a fault."""
+
     answers: ClassVar[str] = ""
     """Form of the predictions that metrics score, see `xp.metric`; empty for a task that is scored by its loss."""
 
@@ -182,6 +185,14 @@ class Trainable(Task):
         """The text of ``rows``, to train a tokenizer on."""
         for batch in rows.select_columns(["text"]).iter(1000):
             yield from batch["text"]
+
+
+def text_fault(row: dict[str, Any], column: str, may_be_blank: bool = False) -> str | None:
+    """Why a row's text cannot be used: ``text: is empty``; None if it can."""
+    text = row[column]
+    if text is None or (text == "" or (isinstance(text, str) and not text.strip())) > may_be_blank:
+        return f"{column}: is empty"
+    return None if isinstance(text, str) else f"{column}: is {text!r:.40}, which is not text"
 
 
 def mapped(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from xp.error import UserError
-from xp.task.base import IGNORE, Encoded, Trainable, mapped, padded
+from xp.task.base import IGNORE, Encoded, Trainable, mapped, padded, text_fault
 
 if TYPE_CHECKING:
     from typing import Annotated
@@ -44,6 +44,10 @@ class CausalLM(Trainable, name="causal_lm"):
     def longest(self) -> int:
         """Longest sequence, in tokens."""
         return self.max_length
+
+    def fault(self, row: dict[str, Any]) -> str | None:
+        """A text that is missing or is none; one without letters is counted when it is encoded."""
+        return text_fault(row, "text", may_be_blank=True)
 
     def encode(self, rows: Dataset, processor: Any, labels: Sequence[str]) -> Encoded:
         """``input_ids`` between the tokenizer's begin and end tokens, and ``bytes`` that their prediction covers.

@@ -11,7 +11,7 @@ from pydantic import PositiveInt
 from xp import metric
 from xp.error import UserError, nearest
 from xp.findings import Findings, confusion, per_class, worst
-from xp.task.base import Encoded, Trainable, mapped, padded, settled
+from xp.task.base import Encoded, Trainable, mapped, padded, settled, text_fault
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,6 +25,7 @@ class TextClassification(Trainable, name="text_classification"):
     auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
     peft_type: ClassVar[str] = "SEQ_CLS"
     columns: ClassVar[tuple[str, ...]] = ("text", "label")
+    label_columns: ClassVar[tuple[str, ...]] = ("label",)
     answers: ClassVar[str] = "class"
     pipeline: ClassVar[str] = "text-classification"
     takes: ClassVar[str] = "a text"
@@ -67,6 +68,10 @@ class TextClassification(Trainable, name="text_classification"):
         """Number and names of the labels."""
         names = dict(enumerate(labels))
         return {"id2label": names, "label2id": {name: number for number, name in names.items()}}
+
+    def fault(self, row: dict[str, Any]) -> str | None:
+        """A text or a label that is missing, or is none."""
+        return text_fault(row, "text") or ("label: is empty" if row["label"] in (None, "") else None)
 
     def encode(self, rows: Dataset, processor: Any, labels: Sequence[str]) -> Encoded:
         """``input_ids`` with the tokenizer's special tokens, and ``label`` as a class id."""
