@@ -12,10 +12,10 @@ from conftest import ROOT
 LAYERS = [
     {"error", "world", "batching"},  # import nothing of xp
     {"metric", "findings"},
-    {"component"},
+    {"component", "cache"},
     {"tracking", "hardware", "checkpoint"},
     {"model", "peft", "task", "data", "generation"},
-    {"training"},
+    {"training", "features"},
     {"evaluation", "job"},
     {"prepare", "backend"},
     {"run"},

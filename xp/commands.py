@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xp import findings, world
-from xp.error import UserError
+from xp.features import Preparation
 from xp.hardware import autocast, choose_device, choose_precision, environment
 from xp.metric import better
 from xp.model import Wish
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedModel
 
-    from xp.data import Splits
+    from xp.data import Side, Splits
     from xp.evaluation import Evaluation
     from xp.model import Loaded
     from xp.task import Encoded
@@ -46,15 +46,18 @@ def train(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str,
     task = run.task
     assert isinstance(task, Trainable)
     device, precision = _machine(run, tracker, report)
+    preparation = _preparation(run, task, report)
     splits = run.data.load(task.columns, task.other_columns, task.optional_columns, train=True)
+    splits = preparation.checked(splits)
     assert splits.train is not None
     labels = task.label_names(splits.train)
+    splits = preparation.with_known_labels(splits, labels)
     _describe_data(run, splits, tracker, report)
 
     loaded = _load(run, task, precision, labels, splits.train)
     check_fit(task, loaded)
-    encoded = _encode(run, task, "train", splits.train, loaded, tracker, report)
-    held_out = _encode(run, task, "eval", splits.eval, loaded, tracker, report)
+    encoded = _encode(preparation, "train", splits, loaded, tracker, report)
+    held_out = _encode(preparation, "eval", splits, loaded, tracker, report)
     loaded.network = _with_adapter(run, loaded, folder).to(device)
     trained, weights = count(loaded.network)
     report.model(run, loaded, trained, weights)
@@ -122,11 +125,14 @@ def evaluate(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[s
     task = run.task
     assert isinstance(task, Trainable)
     device, precision = _machine(run, tracker, report)
+    preparation = _preparation(run, task, report)
     splits = run.data.load(task.columns, task.other_columns, task.optional_columns, train=False)
-    _describe_data(run, splits, tracker, report)
+    splits = preparation.checked(splits)
     loaded = _load(run, task, precision, [], None)
     check_fit(task, loaded)
-    held_out = _encode(run, task, "eval", splits.eval, loaded, tracker, report)
+    splits = preparation.with_known_labels(splits, loaded.labels)
+    _describe_data(run, splits, tracker, report)
+    held_out = _encode(preparation, "eval", splits, loaded, tracker, report)
     tracker.opened()
     evaluated = evaluation.evaluate(
         task,
@@ -162,6 +168,10 @@ def _describe_data(run: Run, splits: Splits, tracker: Tracker, report: Report) -
     sizes = {"train": len(splits.train) if splits.train is not None else 0, "eval": len(splits.eval)}
     counts = ", ".join(f"{number:,} {side} rows" for side, number in sizes.items() if number)
     report.say(f"{splits.source}: {counts}")
+    left_out = [f"{number:,} {name.replace('_', ' ')}" for name, number in splits.notes.items() if number]
+    if left_out:
+        report.say(f"left out: {', '.join(left_out)}")
+    tracker.log({f"data/{name}": float(number) for name, number in splits.notes.items()}, 0)
     tracker.tags({"xp.data_fingerprint": fingerprint})
     context = "training" if run.command == "train" else "evaluation"
     tracker.dataset(run.choices["data"], splits.source, fingerprint, sizes, context)
@@ -189,15 +199,18 @@ def _load(run: Run, task: Trainable, precision: str, labels: list[str], train: D
     )
 
 
+def _preparation(run: Run, task: Trainable, report: Report) -> Preparation:
+    return Preparation(task, run.data.on_error, Path(run.runs) / "cache" if run.cache else None, report.say)
+
+
 def _encode(
-    run: Run, task: Trainable, side: str, rows: Dataset, loaded: Loaded, tracker: Tracker, report: Report
+    preparation: Preparation, side: Side, splits: Splits, loaded: Loaded, tracker: Tracker, report: Report
 ) -> Encoded:
-    """A split as features; what became of rows that were too long is told and tracked."""
-    encoded = task.encode(rows, loaded.processor, loaded.labels)
-    report.rows(side, encoded.notes, task.longest)
+    """A split as features; whether they were in the cache, and what became of long rows, is told and tracked."""
+    encoded, how = preparation.encoded(side, splits, loaded.processor, loaded.labels)
+    tracker.tags({f"xp.cache.{side}": how})
+    report.rows(side, encoded.notes, preparation.task.longest)
     tracker.log({f"data/{side}_{name}": float(number) for name, number in encoded.notes.items()}, 0)
-    if not len(encoded.rows):
-        raise UserError(f"task.overlong=drop: it leaves no {side} rows; raise task.max_length")
     return encoded
 
 

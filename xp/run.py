@@ -42,6 +42,9 @@ class Run(Settings):
     runs: str
     """Folder that gets a folder for each run."""
 
+    cache: bool
+    """Whether encoded rows are kept in ``<runs>/cache`` for the next run; remove that folder to clear it."""
+
     model: Model
     data: Data
     task: Task
@@ -109,7 +112,7 @@ class Run(Settings):
     def digest(self) -> str:
         """SHA-256 of what decides the outcome: all settings but where it is tracked and kept."""
         values = self.values()
-        for name in ("tracking", "runs", "choices"):
+        for name in ("tracking", "runs", "cache", "choices"):
             del values[name]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 

@@ -1,9 +1,10 @@
 """Data: where the rows are, which columns they have, and which splits."""
 
-from xp.data.base import Data, Splits
+from xp.data.base import Data
 from xp.data.files import Files
 from xp.data.hub import Hub
 from xp.data.saved import Saved
+from xp.data.splits import Side, Splits
 from xp.data.standard_library import StandardLibrary
 
-__all__ = ["Data", "Files", "Hub", "Saved", "Splits", "StandardLibrary"]
+__all__ = ["Data", "Files", "Hub", "Saved", "Side", "Splits", "StandardLibrary"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
@@ -12,47 +11,11 @@ from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_
 from xp.component import Component
 from xp.data.columns import ROW, has_column, shaped, undecoded
 from xp.data.filters import Condition, kept
+from xp.data.splits import Side, Splits
 from xp.error import UserError
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-Side = Literal["train", "eval"]
-
-
-@dataclass(frozen=True)
-class Splits:
-    """The rows of a run, with the columns named as the task names them, and ``_row``, their number in the source."""
-
-    train: Dataset | None
-    eval: Dataset
-    source: str
-    """Where the rows come from, for a person to read."""
-
-    data: Data | None = None
-    """What has read them."""
-
-    notes: dict[str, int] = field(default_factory=dict)
-    """Rows that were left out on purpose, for the log and MLflow: ``train_filtered``, ``train_duplicates``, ..."""
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 over the content of both splits: the same rows in the same order, the same fingerprint."""
-        from xp.data.fingerprint import fingerprint
-
-        return fingerprint(*(rows for rows in (self.train, self.eval) if rows is not None))
-
-    def place(self, side: Side, row: int) -> str:
-        """Where a row is, by its ``_row``: ``train.csv, row 17``, counted from 1."""
-        return self.data.place(self._origin(side), row) if self.data is not None else f"{side}, row {row + 1}"
-
-    def key(self, side: Side) -> str:
-        """The setting that a split comes from, to begin an error message with: ``data.train=`` or ``data: ``."""
-        origin = self._origin(side)
-        return f"data.{origin}=" if self.data is not None and origin in type(self.data).model_fields else "data: "
-
-    def _origin(self, side: Side) -> Side:
-        return "train" if self.data is not None and self.data.eval_share is not None else side
 
 
 class Data(Component):

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import NonNegativeInt
 
 from xp.data import conll, delimited, json_rows, media, squad
-from xp.data.base import Data, Side
+from xp.data.base import Data
+from xp.data.splits import Side
 from xp.error import UserError, nearest
 
 if TYPE_CHECKING:

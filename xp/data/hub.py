@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from xp.data.base import Data, Side
+from xp.data.base import Data
+from xp.data.splits import Side
 from xp.error import UserError, nearest
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xp.data.base import Data, Side
+from xp.data.base import Data
+from xp.data.splits import Side
 from xp.error import UserError, nearest
 
 if TYPE_CHECKING:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from xp.component import Component
 from xp.error import UserError
+from xp.task.mapping import mapped
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from xp.findings import Findings
+
+__all__ = ["IGNORE", "Encoded", "Task", "Trainable", "mapped", "padded", "settled", "text_fault"]
 
 IGNORE = -100
 """Label of a token that is not to be predicted (PyTorch's ``ignore_index``)."""
@@ -193,23 +196,6 @@ def text_fault(row: dict[str, Any], column: str, may_be_blank: bool = False) -> 
     if text is None or (text == "" or (isinstance(text, str) and not text.strip())) > may_be_blank:
         return f"{column}: is empty"
     return None if isinstance(text, str) else f"{column}: is {text!r:.40}, which is not text"
-
-
-def mapped(
-    rows: Dataset, features: Callable[[dict[str, list[Any]]], dict[str, list[Any]]], types: dict[str, Any]
-) -> Dataset:
-    """``rows`` turned into other columns, a thousand at a time; ``types`` names the type of each new column."""
-    from datasets import Features, List, Value
-
-    def feature(kind: Any) -> Any:
-        if isinstance(kind, list):
-            return List(feature(kind[0]))
-        return Value(kind) if isinstance(kind, str) else kind
-
-    made = {name: feature(kind) for name, kind in types.items()}
-    return rows.map(
-        features, batched=True, remove_columns=rows.column_names, features=Features(made), keep_in_memory=True
-    )
 
 
 def settled(encoded: Dataset, overlong: str, max_length: int, what: str) -> Encoded:
