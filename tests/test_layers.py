@@ -11,11 +11,11 @@ from conftest import ROOT
 
 LAYERS = [
     {"error", "world", "batching"},  # import nothing of xp
-    {"component", "metric", "findings"},
+    {"component", "metric", "findings", "cache"},
     {"imports"},
     {"tracking", "hardware", "checkpoint"},
     {"model", "peft", "task", "data", "generation"},
-    {"training"},
+    {"training", "features"},
     {"evaluation", "job"},
     {"prepare", "backend"},
     {"run"},

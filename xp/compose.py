@@ -28,6 +28,7 @@ HYDRA_KEYS = ("hydra.launcher.slots", "hydra.sweeper.params", "hydra.sweeper.max
 
 OPEN = (
     "data.columns.",
+    "data.weights.",
     "model.config.",
     "model.processor.",
     "training.optimizer_options.",
@@ -217,10 +218,16 @@ def _known_keys(overrides: list[str]) -> list[str]:
     chosen |= dict(each.split("=") for each in overrides if re.fullmatch(r"[a-z_]+=\w+", each))
     keys = [key for key in root if key not in ("defaults", "hydra")]
     for group, choice in chosen.items():
-        file = conf_folder() / group / f"{choice}.yaml"
-        if file.is_file() and group != "experiment":
-            keys += [group, *_paths(yaml.safe_load(file.read_text()), f"{group}.")]
+        if group != "experiment" and (conf_folder() / group / f"{choice}.yaml").is_file():
+            keys += [group, *_keys_of(group, str(choice))]
     return keys
+
+
+def _keys_of(group: str, choice: str) -> list[str]:
+    """The keys of a yaml and of those of its group that it is based on."""
+    settings = yaml.safe_load((conf_folder() / group / f"{choice}.yaml").read_text())
+    bases = [each for each in settings.get("defaults", []) if isinstance(each, str) and each != "_self_"]
+    return [*(key for base in bases for key in _keys_of(group, base)), *_paths(settings, f"{group}.")]
 
 
 def _paths(settings: dict[str, Any], prefix: str) -> list[str]:

@@ -49,6 +49,9 @@ class Run(Settings):
     imports: list[str]
     """Modules of your own to import, and metrics of the hub as ``hub:<id>``; only the command line can say it."""
 
+    cache: bool
+    """Whether encoded rows are kept in ``<runs>/cache`` for the next run; remove that folder to clear it."""
+
     model: Model
     data: Data
     task: Task
@@ -119,7 +122,7 @@ class Run(Settings):
     def digest(self) -> str:
         """SHA-256 of what decides the outcome: all settings but where it is tracked and kept."""
         values = self.values()
-        for name in ("tracking", "runs", "choices", "examples"):
+        for name in ("tracking", "runs", "cache", "choices", "examples"):
             del values[name]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 

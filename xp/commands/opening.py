@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from xp.error import UserError
+from xp.features import Preparation
 from xp.hardware import choose_device, choose_precision, environment
 from xp.model import Wish
 from xp.report import Report
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     import torch
     from datasets import Dataset
 
-    from xp.data import Splits
+    from xp.data import Side, Splits
     from xp.model import Loaded
     from xp.task import Encoded
 
@@ -33,15 +35,25 @@ def choose_machine(run: Run, tracker: Tracker, report: Report) -> tuple[torch.de
     return device, precision
 
 
-def resolve(task: Trainable, rows: Dataset, report: Report, tracker: Tracker | None = None) -> Trainable:
-    """The task with its settings decided that were left to the rows; each decision is told and tracked."""
-    resolved = task.resolved(rows)
+def read(
+    run: Run, report: Report, train: bool, tracker: Tracker | None = None
+) -> tuple[Trainable, Splits, Preparation]:
+    """The task as the rows settle it, the rows that it can use, and how they become features.
+
+    What the task left to the rows to decide is told and tracked.
+    """
+    task = run.task
+    assert isinstance(task, Trainable)
+    preparation = Preparation(task, run.data.on_error, Path(run.runs) / "cache" if run.cache else None, report.say)
+    splits = run.data.load(task.columns, task.other_columns, task.optional_columns, train=train)
+    splits = preparation.checked(splits)
+    resolved = task.resolved(splits.eval if splits.train is None else splits.train)
     for name in type(task).model_fields:
         if (value := getattr(resolved, name)) != getattr(task, name):
             report.say(f"task.{name}={value} ({getattr(task, name)}, by the rows)")
             if tracker is not None:
                 tracker.tags({f"xp.task.{name}": str(value)})
-    return resolved
+    return resolved, splits, replace(preparation, task=resolved)
 
 
 def describe_data(run: Run, splits: Splits, tracker: Tracker, report: Report) -> None:
@@ -50,6 +62,10 @@ def describe_data(run: Run, splits: Splits, tracker: Tracker, report: Report) ->
     sizes = {"train": len(splits.train) if splits.train is not None else 0, "eval": len(splits.eval)}
     counts = ", ".join(f"{number:,} {side} rows" for side, number in sizes.items() if number)
     report.say(f"{splits.source}: {counts}")
+    left_out = [f"{number:,} {name.replace('_', ' ')}" for name, number in splits.notes.items() if number]
+    if left_out:
+        report.say(f"left out: {', '.join(left_out)}")
+    tracker.log({f"data/{name}": float(number) for name, number in splits.notes.items()}, 0)
     tracker.tags({"xp.data_fingerprint": fingerprint})
     context = "training" if run.command == "train" else "evaluation"
     tracker.dataset(run.choices["data"], splits.source, fingerprint, sizes, context)
@@ -88,16 +104,15 @@ def wish(
 
 
 def encode(
-    run: Run, task: Trainable, side: str, rows: Dataset, loaded: Loaded, tracker: Tracker, report: Report
+    preparation: Preparation, side: Side, splits: Splits, loaded: Loaded, tracker: Tracker, report: Report
 ) -> Encoded:
-    """A split as features; what became of rows that were too long is told and tracked."""
-    encoded = task.encode(rows, loaded.processor, loaded.labels)
-    report.rows(side, encoded.notes, task.longest)
+    """A split as features; where they are from, and what became of rows that were too long, is told and tracked."""
+    encoded, how = preparation.encoded(side, splits, loaded.processor, loaded.labels)
+    tracker.tags({f"xp.cache.{side}": how})
+    report.rows(side, encoded.notes, preparation.task.longest)
     for warning in encoded.warnings:
         report.say(f"warning: {side}: {warning}")
     if encoded.warnings:
         tracker.tags({f"xp.warnings.{side}": " | ".join(encoded.warnings)})
     tracker.log({f"data/{side}_{name}": float(number) for name, number in encoded.notes.items()}, 0)
-    if not len(encoded.rows):
-        raise UserError(f"task.overlong=drop: it leaves no {side} rows; raise the bound that the task sets")
     return encoded

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from xp.component import Component
-from xp.task.rows import IGNORE, Encoded, mapped, objects, padded, settled
+from xp.task.mapping import mapped
+from xp.task.rows import IGNORE, Encoded, objects, padded, settled, text_fault
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from xp.findings import Findings
 
-__all__ = ["IGNORE", "Encoded", "Task", "Trainable", "mapped", "objects", "padded", "settled"]
+__all__ = ["IGNORE", "Encoded", "Task", "Trainable", "mapped", "objects", "padded", "settled", "text_fault"]
 
 
 class Task(Component):

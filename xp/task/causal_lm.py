@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from xp.error import UserError
-from xp.task.base import Encoded, Trainable, mapped
+from xp.task.base import Encoded, Trainable, mapped, text_fault
 from xp.task.language import laid, predicted, token_losses
 
 if TYPE_CHECKING:
@@ -44,6 +44,10 @@ class CausalLM(Trainable, name="causal_lm"):
     def longest(self) -> int:
         """Longest sequence, in tokens."""
         return self.max_length
+
+    def fault(self, row: dict[str, Any]) -> str | None:
+        """A text that is missing or is none; one without letters is counted when it is encoded."""
+        return text_fault(row, "text", may_be_blank=True)
 
     def encode(self, rows: Dataset, processor: Any, labels: Sequence[str]) -> Encoded:
         """``input_ids`` between the tokenizer's begin and end tokens, and ``bytes`` that their prediction covers.

@@ -9,7 +9,7 @@ from pydantic import PositiveInt, model_validator
 
 from xp import metric
 from xp.error import UserError
-from xp.task.base import Encoded, Trainable, mapped, padded, settled
+from xp.task.base import Encoded, Trainable, mapped, padded, settled, text_fault
 from xp.task.encoding import check_pair, encode_texts, settle_pair
 from xp.task.many_labels import ManyLabels
 from xp.task.number import Number
@@ -119,8 +119,8 @@ class TextClassification(Trainable, name="text_classification"):
     def fault(self, row: dict[str, Any]) -> str | None:
         """A text that is no text, or a label that does not go with the problem."""
         for column in ("text", "text_pair"):
-            if column in row and not isinstance(row[column], str):
-                return f"{column}: {'is missing' if row[column] is None else f'{row[column]!r} is not a text'}"
+            if column in row and (reason := text_fault(row, column)):
+                return reason
         if self.problem != "auto":
             return self._problem.fault(row)
         lists, number = isinstance(row["label"], list), isinstance(row["label"], float)
