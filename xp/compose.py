@@ -20,7 +20,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from xp import naming
 from xp.error import UserError, nearest
+from xp.naming import LITERAL, literal, task_name
 
 HYDRA_KEYS = ("hydra.launcher.slots", "hydra.sweeper.params", "hydra.sweeper.max_batch_size",
               "hydra/sweeper", "hydra/launcher")  # fmt: skip
@@ -133,7 +135,22 @@ def checked(overrides: list[str], config_dir: str | None) -> list[str]:
         if key.startswith("hydra") and not key.startswith(HYDRA_KEYS):
             raise UserError(f"{key}: this part of Hydra's config is closed.{nearest(key, HYDRA_KEYS)}")
     search = [f"hydra.searchpath=[file://{Path(config_dir).absolute()}]"] if config_dir else []
-    return search + [f"++{override}" if override.startswith(OPEN) else override for override in overrides]
+    spelled = [_spelled(override) for override in overrides]
+    return search + [f"++{override}" if override.startswith(OPEN) else override for override in spelled]
+
+
+def _spelled(override: str) -> str:
+    """An override whose value a person may type in ways of their own: names of tasks, and a text to predict from."""
+    key, equals, value = override.partition("=")
+    if equals and key.lstrip("+") == "task":
+        return f"{key}={','.join(task_name(each) for each in value.split(','))}"
+    return f"{key}={literal(value)}" if equals and key.lstrip("+") in LITERAL else override
+
+
+def tasks(config_dir: str | None) -> list[dict[str, str]]:
+    """The rows of ``command=tasks``: what is in ``task/`` of every folder of configs."""
+    own = [Path(config_dir)] if config_dir else []
+    return naming.tasks([conf_folder(), Path("conf"), *own])
 
 
 @contextmanager

@@ -178,7 +178,7 @@ def work(run: Run, folder: Path, parent: str | None) -> dict[str, Any]:
     tracker = Tracker(run.tracking, folder, _tags(run, folder) | source(), parent) if world.rank() == 0 else Untracked()
     status, error = "KILLED", ""
     try:
-        command = {"train": commands.train, "evaluate": commands.evaluate}[run.command]
+        command = {"train": commands.train, "evaluate": commands.evaluate, "predict": commands.predict}[run.command]
         result = command(run, folder, tracker, report)
         result |= {"run": folder.name, "run_id": tracker.opened(), "folder": str(folder)}
         if world.rank() == 0:

@@ -11,6 +11,7 @@ from pydantic import Field
 from xp.error import UserError
 from xp.task.base import Encoded, Trainable, mapped, text_fault
 from xp.task.language import laid, predicted, token_losses
+from xp.task.prediction import ContinuationPrediction
 
 if TYPE_CHECKING:
     from typing import Annotated
@@ -31,14 +32,18 @@ class CausalLM(Trainable, name="causal_lm"):
     own_scores: ClassVar[tuple[str, ...]] = ("loss", "perplexity", "bits_per_byte")
     packable: ClassVar[bool] = True
     pipeline: ClassVar[str] = "text-generation"
-    takes: ClassVar[str] = "a text to go on from"
-    gives: ClassVar[str] = "the text that follows"
+    takes: ClassVar[str] = "a text to go on from, or a chat"
+    gives: ClassVar[str] = "the text with what follows it"
+    generates: ClassVar[bool] = True
 
     max_length: Annotated[int, Field(ge=2)]
     """Longest sequence, in tokens with the special ones."""
 
     overlong: Literal["split", "truncate", "drop", "error"]
     """What becomes of a longer text; ``split`` cuts it into windows that together predict every token once."""
+
+    prediction: ContinuationPrediction
+    """What command=predict gives."""
 
     @property
     def longest(self) -> int:
