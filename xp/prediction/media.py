@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 EXTRAS = {
-    "torchvision": "image", "timm": "image", "pillow": "image", "pil": "image", "soundfile": "audio", "av": "video",
+    "torchvision": "image", "timm": "image", "av": "video",
     "pyav": "video", "pytesseract": "document", "tesseract": "document", "torchcodec": "video",
 }  # fmt: skip
 """Packages that some models need, and the extra of xp that brings them."""
