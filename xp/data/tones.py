@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import wave
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from xp.data.base import Data
@@ -31,17 +31,23 @@ class Tones(Data, name="tones"):
         """Rows of ``audio``, as wav, and ``label``."""
         from datasets import ClassLabel, Dataset, Features, Value
 
-        names = list(KINDS)
-        rows = []
-        for number in range(CLIPS):
-            name, samples = clip(number)
-            file = {"bytes": _wav(samples), "path": f"{name}-{number:04d}.wav"}
-            rows.append({"audio": file, "label": names.index(name)})
         audio = {"bytes": Value("binary"), "path": Value("string")}
-        features = Features({"audio": audio, "label": ClassLabel(names=names)})
-        sides = [row for at, row in enumerate(rows) if at % 5], rows[::5]
+        features = Features({"audio": audio, "label": ClassLabel(names=list(KINDS))})
+        rows = _sounds()
+        sides = [row for at, row in enumerate(rows) if at % 5], list(rows[::5])
         train_rows, eval_rows = (Dataset.from_list(side, features=features) for side in sides)
         return train_rows, eval_rows, f"{CLIPS:,} generated tones"
+
+
+@cache
+def _sounds() -> tuple[dict[str, Any], ...]:
+    names = list(KINDS)
+    rows = []
+    for number in range(CLIPS):
+        name, samples = clip(number)
+        file = {"bytes": _wav(samples), "path": f"{name}-{number:04d}.wav"}
+        rows.append({"audio": file, "label": names.index(name)})
+    return tuple(rows)
 
 
 def clip(number: int) -> tuple[str, np.ndarray]:
