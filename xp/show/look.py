@@ -136,7 +136,7 @@ def _seen(
         start, end = int(batch["start_positions"][0]), int(batch["end_positions"][0])
         return [replace(each, kind="trained") if start <= i <= end else each for i, each in enumerate(tokens)], facts
     target = batch.get("labels")
-    if target is None or target.ndim != 2:
+    if target is None or target.ndim != 2 or target.is_floating_point():
         return tokens, facts + _label(row, labels)
     wanted = target[0].tolist()
     if "Seq2Seq" in task.auto_class:
