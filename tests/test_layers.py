@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT
 
 LAYERS = [
-    {"error", "world", "batching"},  # import nothing of xp
+    {"error", "world", "batching", "stream"},  # import nothing of xp
     {"metric", "findings"},
     {"component", "cache"},
     {"tracking", "hardware", "checkpoint"},

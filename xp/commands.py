@@ -8,17 +8,19 @@ import shutil
 import time
 from collections import deque
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xp import findings, world
+from xp.error import UserError
 from xp.features import Preparation
 from xp.hardware import autocast, choose_device, choose_precision, environment
 from xp.metric import better
 from xp.model import Wish
 from xp.report import Report
 from xp.run import Run, flattened
-from xp.task import Trainable
+from xp.task import Encoded, Trainable
 from xp.tracking import Tracker
 
 if TYPE_CHECKING:
@@ -28,8 +30,8 @@ if TYPE_CHECKING:
 
     from xp.data import Side, Splits
     from xp.evaluation import Evaluation
+    from xp.job import Job
     from xp.model import Loaded
-    from xp.task import Encoded
 
 
 def train(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str, Any]:
@@ -54,10 +56,9 @@ def train(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str,
     splits = preparation.with_known_labels(splits, labels)
     _describe_data(run, splits, tracker, report)
 
-    loaded = _load(run, task, precision, labels, splits.train)
+    loaded = _load(run, task, precision, labels, _sample(run, preparation, labels, splits))
     check_fit(task, loaded)
-    encoded = _encode(preparation, "train", splits, loaded, tracker, report)
-    held_out = _encode(preparation, "eval", splits, loaded, tracker, report)
+    encoded, held_out = _encode_both(run, preparation, splits, loaded, tracker, report)
     loaded.network = _with_adapter(run, loaded, folder).to(device)
     trained, weights = count(loaded.network)
     report.model(run, loaded, trained, weights)
@@ -88,6 +89,7 @@ def train(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str,
     with report:
         run.backend.fit(job)
     vars(loaded.network.config).update(cached)
+    _describe_stream(job, task, tracker, report)
     seconds = time.perf_counter() - began
     world.gather(None)  # The best weights are on disk once rank 0 is here.
     metrics = job.metrics
@@ -199,8 +201,44 @@ def _load(run: Run, task: Trainable, precision: str, labels: list[str], train: D
     )
 
 
+def _sample(run: Run, preparation: Preparation, labels: list[str], splits: Splits) -> Dataset:
+    """The train rows, of a stream the first ten thousand: all that the model needs to see before the training."""
+    assert splits.train is not None
+    if not run.data.streaming:
+        return splits.train
+    if preparation.task.label_columns and not labels and run.model.name == "scratch":
+        raise UserError(
+            "data.streaming=true: the labels are not known before all rows are read; "
+            "start from a model that has them, or use data with a ClassLabel column"
+        )
+    from datasets import concatenate_datasets
+
+    blocks = list(islice(run.data.blocks([name for name in splits.train.column_names if name != "_row"], {}), 10))
+    return concatenate_datasets([preparation.usable(splits, rows) for rows in blocks]) if blocks else splits.train
+
+
 def _preparation(run: Run, task: Trainable, report: Report) -> Preparation:
     return Preparation(task, run.data.on_error, Path(run.runs) / "cache" if run.cache else None, report.say)
+
+
+def _encode_both(
+    run: Run, preparation: Preparation, splits: Splits, loaded: Loaded, tracker: Tracker, report: Report
+) -> tuple[Encoded, Encoded]:
+    """Train rows, which may be a stream, and eval rows as features."""
+    if run.data.streaming:
+        splits = preparation.with_known_labels(splits, loaded.labels)
+        encoded = Encoded(preparation.stream(run.data, splits, loaded.processor, loaded.labels))
+    else:
+        encoded = _encode(preparation, "train", splits, loaded, tracker, report)
+    return encoded, _encode(preparation, "eval", splits, loaded, tracker, report)
+
+
+def _describe_stream(job: Job, task: Trainable, tracker: Tracker, report: Report) -> None:
+    """What became of the rows of a stream, which nobody knew before."""
+    if job.notes:
+        report.say(f"train: {job.notes['read']:,} rows read from the stream")
+        report.rows("train", {"rows": job.notes["read"]} | job.notes, task.longest)
+        tracker.log({f"data/train_{name}": float(number) for name, number in job.notes.items()}, job.total_steps)
 
 
 def _encode(

@@ -26,7 +26,10 @@ HYDRA_KEYS = ("hydra.launcher.slots", "hydra.sweeper.params", "hydra.sweeper.max
               "hydra/sweeper", "hydra/launcher")  # fmt: skip
 """What of Hydra's own config may be set. The rest of it can run code or write anywhere."""
 
-OPEN = ("data.columns.", "data.weights.", "model.config.", "training.optimizer_options.", "training.schedule_options.")
+OPEN = re.compile(
+    r"(data(\.sources\.\w+)?\.columns|data\.weights|model\.config|training\.optimizer_options"
+    r"|training\.schedule_options)[.=]"
+)
 """Mappings that take keys of the user's own, without Hydra's plus sign before them."""
 
 
@@ -124,7 +127,7 @@ def checked(overrides: list[str], config_dir: str | None) -> list[str]:
         if key.startswith("hydra") and not key.startswith(HYDRA_KEYS):
             raise UserError(f"{key}: this part of Hydra's config is closed.{nearest(key, HYDRA_KEYS)}")
     search = [f"hydra.searchpath=[file://{Path(config_dir).absolute()}]"] if config_dir else []
-    return search + [f"++{override}" if override.startswith(OPEN) else override for override in overrides]
+    return search + [f"++{override}" if OPEN.match(override) else override for override in overrides]
 
 
 @contextmanager

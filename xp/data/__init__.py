@@ -3,8 +3,9 @@
 from xp.data.base import Data
 from xp.data.files import Files
 from xp.data.hub import Hub
+from xp.data.mixture import Mixture
 from xp.data.saved import Saved
 from xp.data.splits import Side, Splits
 from xp.data.standard_library import StandardLibrary
 
-__all__ = ["Data", "Files", "Hub", "Saved", "Side", "Splits", "StandardLibrary"]
+__all__ = ["Data", "Files", "Hub", "Mixture", "Saved", "Side", "Splits", "StandardLibrary"]

@@ -112,7 +112,7 @@ class Pretrained(Model, name="pretrained"):
         own = _label_names(config)
         if not wish.config([]):
             return []
-        if not wish.train or sorted(own) == sorted(wish.labels):
+        if not wish.train or not wish.labels or sorted(own) == sorted(wish.labels):
             return own
         return wish.labels
 
