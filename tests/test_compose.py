@@ -30,6 +30,7 @@ NEEDED = {
     "tracking/server": ["tracking.uri=http://x"],
     "data/hub": ["data.path=x"],
     "data/saved": ["data.path=x"],
+    "data/mixture": ["+data@data.sources.a=stdlib_code"],
 }
 
 

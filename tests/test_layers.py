@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT
 
 LAYERS = [
-    {"error", "world", "batching"},  # import nothing of xp
+    {"error", "world", "batching", "stream", "step"},  # import nothing of xp
     {"component", "metric", "findings", "cache"},
     {"imports"},
     {"tracking", "hardware", "checkpoint"},

@@ -28,13 +28,9 @@ HYDRA_KEYS = ("hydra.launcher.slots", "hydra.sweeper.params", "hydra.sweeper.max
               "hydra/sweeper", "hydra/launcher")  # fmt: skip
 """What of Hydra's own config may be set. The rest of it can run code or write anywhere."""
 
-OPEN = (
-    "data.columns.",
-    "data.weights.",
-    "model.config.",
-    "model.processor.",
-    "training.optimizer_options.",
-    "training.schedule_options.",
+OPEN = re.compile(
+    r"(data(\.sources\.\w+)?\.columns|data\.weights|model\.config|model\.processor|training\.optimizer_options"
+    r"|training\.schedule_options)[.=]"
 )
 """Mappings that take keys of the user's own, without Hydra's plus sign before them."""
 
@@ -136,7 +132,7 @@ def checked(overrides: list[str], config_dir: str | None) -> list[str]:
             raise UserError(f"{key}: this part of Hydra's config is closed.{nearest(key, HYDRA_KEYS)}")
     search = [f"hydra.searchpath=[file://{Path(config_dir).absolute()}]"] if config_dir else []
     spelled = [_spelled(override) for override in overrides]
-    return search + [f"++{override}" if override.startswith(OPEN) else override for override in spelled]
+    return search + [f"++{override}" if OPEN.match(override) else override for override in spelled]
 
 
 def _spelled(override: str) -> str:

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from xp.cache import digest, entry
-from xp.data import Side, Splits
+from xp.data import Data, Side, Splits
 from xp.data.columns import FAULT, ROW
 from xp.error import UserError, nearest
+from xp.stream import Stream
 from xp.task.base import Encoded, Trainable
 from xp.task.mapping import mapped, workplace
 
@@ -131,6 +132,37 @@ class Preparation:
         self.say(f"encoded {side}: {words.get(how, f'the cache was damaged; made anew from {seconds}')}")
         return Encoded(rows=load_from_disk(str(path / "rows")), **json.loads((path / "encoded.json").read_text())), how
 
+    def usable(self, splits: Splits, rows: Dataset, labels: Sequence[str] = ()) -> Dataset:
+        """Those of a stream's rows that the task can use, with its columns alone.
+
+        Raises:
+            UserError: one that it cannot use, if that is an error.
+        """
+        bad = {fault.at: fault for fault in (*unknown_labels(self.task, rows, labels), *faults(self.task, rows))}
+        if bad and self.on_error == "error":
+            first = f"{splits.key('train')}{described(splits, 'train', rows, bad[min(bad)])}"
+            raise UserError(f"{first}; mend the row or set data.on_error=skip")
+        return rows.select([at for at in range(len(rows)) if at not in bad]).remove_columns([ROW, FAULT])
+
+    def stream(self, data: Data, splits: Splits, processor: Any, labels: Sequence[str]) -> Stream:
+        """The train rows of a source that is streamed: checked and encoded as they come, never cached."""
+        assert splits.train is not None
+        columns = [name for name in splits.train.column_names if name not in (ROW, FAULT)]
+        skipped: dict[str, int] = {}
+
+        def encode(rows: Dataset) -> Encoded:
+            notes = {"read": len(rows)} | dict(skipped)
+            skipped.clear()
+            good = self.usable(splits, rows, labels)
+            notes["skipped"] = len(rows) - len(good)
+            if not len(good):
+                return Encoded(good, notes)
+            encoded = self.task.encode(good, processor, labels)
+            counted = {name: number for name, number in encoded.notes.items() if name != "rows"}
+            return replace(encoded, notes=notes | counted)
+
+        return Stream(lambda: data.blocks(columns, skipped), encode)
+
     def _encode(self, side: Side, rows: Dataset, processor: Any, labels: Sequence[str]) -> Encoded:
         encoded = self.task.encode(rows, processor, labels)
         if not len(encoded.rows):
@@ -142,7 +174,7 @@ def _rows(splits: Splits, side: Side) -> Dataset | None:
     return splits.train if side == "train" else splits.eval
 
 
-def faults(task: Trainable, rows: Dataset, what: str = "") -> list[Fault]:
+def faults(task: Trainable, rows: Dataset, what: str = "checking") -> list[Fault]:
     """The rows that could not be read or that the task cannot use, and why."""
     names = [name for name in rows.column_names if name not in (ROW, FAULT)]
 

@@ -94,6 +94,15 @@ class Run(Settings):
             raise ValueError(
                 f"training.batching=packed: rows of task={self.task.name} cannot share sequences; use length or shuffle"
             )
+        if self.data.streaming and self.command == "train":
+            if self.training.max_steps is None:
+                raise ValueError(
+                    "data.streaming=true: a stream has no epochs; give training.max_steps=<n> training.epochs=null"
+                )
+            if self.training.workers > 1:
+                raise ValueError(
+                    f"training.workers={self.training.workers}: a stream is read by one process; use 0 or 1"
+                )
         decider = self.training.metric
         if decider is not None and decider not in self.task.scores:
             raise ValueError(

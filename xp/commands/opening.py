@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from xp.data.columns import ROW
+from xp.error import UserError
 from xp.features import Preparation
 from xp.hardware import choose_device, choose_precision, environment
 from xp.model import Wish
 from xp.report import Report
 from xp.run import Run, flattened
-from xp.task import Trainable
+from xp.task import Encoded, Trainable
 from xp.tracking import Tracker
 
 if TYPE_CHECKING:
@@ -20,8 +23,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from xp.data import Side, Splits
+    from xp.job import Job
     from xp.model import Loaded
-    from xp.task import Encoded
 
 
 def choose_machine(run: Run, tracker: Tracker, report: Report) -> tuple[torch.device, Any]:
@@ -101,6 +104,42 @@ def wish(
         locate=partial(run.tracking.locate, runs=run.runs),
         special_tokens=task.special_tokens,
     )
+
+
+def sample(run: Run, preparation: Preparation, labels: list[str], splits: Splits) -> Dataset:
+    """The train rows, of a stream the first ten thousand: all that the model needs to see before the training."""
+    assert splits.train is not None
+    if not run.data.streaming:
+        return splits.train
+    if preparation.task.label_columns and not labels and run.model.name == "scratch":
+        raise UserError(
+            "data.streaming=true: the labels are not known before all rows are read; "
+            "start from a model that has them, or use data with a ClassLabel column"
+        )
+    from datasets import concatenate_datasets
+
+    blocks = list(islice(run.data.blocks([name for name in splits.train.column_names if name != ROW], {}), 10))
+    return concatenate_datasets([preparation.usable(splits, rows) for rows in blocks]) if blocks else splits.train
+
+
+def encode_both(
+    run: Run, preparation: Preparation, splits: Splits, loaded: Loaded, tracker: Tracker, report: Report
+) -> tuple[Encoded, Encoded]:
+    """Train rows, which may be a stream, and eval rows as features."""
+    if run.data.streaming:
+        splits = preparation.with_known_labels(splits, loaded.labels)
+        encoded = Encoded(preparation.stream(run.data, splits, loaded.processor, loaded.labels))
+    else:
+        encoded = encode(preparation, "train", splits, loaded, tracker, report)
+    return encoded, encode(preparation, "eval", splits, loaded, tracker, report)
+
+
+def describe_stream(job: Job, task: Trainable, tracker: Tracker, report: Report) -> None:
+    """What became of the rows of a stream, which nobody knew before."""
+    if job.notes:
+        report.say(f"train: {job.notes['read']:,} rows read from the stream")
+        report.rows("train", {"rows": job.notes["read"]} | job.notes, task.longest)
+        tracker.log({f"data/train_{name}": float(number) for name, number in job.notes.items()}, job.total_steps)
 
 
 def encode(

@@ -83,13 +83,29 @@ class Data(Component):
             UserError: the source is not there or cannot be read.
         """
 
-    def stream(self) -> tuple[Dataset, Iterator[dict[str, Any]]]:
-        """No rows, but with their columns and types; and the train rows as they come, each read when it is asked for.
+    def stream(self) -> tuple[Any, Iterator[dict[str, Any]]]:
+        """The types of the train rows' columns, and the rows as they come, each read when it is asked for.
 
         Raises:
             UserError: this source cannot be read bit by bit.
         """
         raise UserError(f"data.streaming=true: data of the kind {self.name!r} is read at once; set it to false")
+
+    def blocks(self, columns: Sequence[str], notes: dict[str, int]) -> Iterator[Dataset]:
+        """The train rows as `load` would give them, a thousand at a time; counts go to ``notes``."""
+        from xp.data.streamed import blocks
+
+        room = self.train_rows
+        conditions = [Condition.parse(each) for each in self.filters]
+        for block in blocks(*self.stream()):
+            rows = kept(block, conditions, "train")
+            notes["filtered"] = notes.get("filtered", 0) + len(block) - len(rows)
+            rows = rows if room is None else rows.select(range(min(room, len(rows))))
+            if len(rows):
+                yield self._shaped(rows, columns, "train")
+            room = None if room is None else room - len(rows)
+            if room == 0:
+                return
 
     def place(self, side: Side, row: int) -> str:
         """Where a row of the source is, for a person to read; ``row`` counts from 0."""
@@ -103,7 +119,7 @@ class Data(Component):
         *,
         train: bool,
     ) -> Splits:
-        """Both splits with just ``columns`` and ``_row``.
+        """Both splits with just ``columns`` and ``_row``; of a stream's train rows only their columns, see `blocks`.
 
         Args:
             columns: the columns that the task reads.
@@ -115,28 +131,16 @@ class Data(Component):
             UserError: no such source, a missing column (lists those there are), or a split without rows.
         """
         notes: dict[str, int] = {}
-        found, source = self._found(columns, others, optional, train or self.eval_share is not None, notes)
-        if self.eval_share is not None:
-            if "eval" in found:
-                raise UserError(f"data.eval_share={self.eval_share}: {self.name} has an eval split; set it to null")
-            found = self._set_aside(found, notes)
+        found, source = self.sides(columns, others, optional, train, notes)
         for side in ("eval", "train") if train else ("eval",):
             if side not in found:
                 raise UserError(
                     f"data.{side} is not set: give data.{side}=<a file or split>"
                     f"{' or data.eval_share=<a share of the train rows>' if side == 'eval' else ''}"
                 )
-        if train and self.deduplicate and self.eval_share is None:
-            found["train"] = self._deduplicated(found["train"], found["eval"], notes)
-        return Splits(
-            train=self._capped(found["train"], self.train_rows) if train else None,
-            eval=self._capped(found["eval"], self.eval_rows),
-            source=source,
-            data=self,
-            notes={name: number for name, number in notes.items() if train or not name.startswith("train")},
-        )
+        return Splits(found["train"] if train else None, found["eval"], source, self, notes)
 
-    def _found(
+    def sides(
         self,
         columns: Sequence[str],
         others: Sequence[Sequence[str]],
@@ -144,11 +148,25 @@ class Data(Component):
         train: bool,
         notes: dict[str, int],
     ) -> tuple[dict[str, Dataset], str]:
-        """Each split that the source has, filtered, with the task's columns."""
-        train_rows, eval_rows, source = self.read(train)
+        """Those splits that there are, as `load` gives them, and where they come from; counts go to ``notes``."""
+        train_rows, eval_rows, source = self.read((train or self.eval_share is not None) and not self.streaming)
+        if train and self.streaming:
+            from datasets import Dataset
+
+            features, _ = self.stream()
+            train_rows = Dataset.from_dict({name: [] for name in features}, features=features)
         there = {side: rows for side, rows in (("train", train_rows), ("eval", eval_rows)) if rows is not None}
         columns = self.picked(list(there.values()), columns, others, optional)
-        return {side: self.prepared(rows, columns, side, notes) for side, rows in there.items()}, source
+        found = {side: self.prepared(rows, columns, side, notes) for side, rows in there.items()}
+        if self.eval_share is not None:
+            if "eval" in found:
+                raise UserError(f"data.eval_share={self.eval_share}: {self.name} has an eval split; set it to null")
+            if "train" in found:
+                found = self._set_aside(found, notes)
+        elif self.deduplicate and "train" in found:
+            found["train"] = self._deduplicated(found["train"], found.get("eval"), notes)
+        most = {"train": self.train_rows, "eval": self.eval_rows}
+        return {side: self._capped(rows, most[side]) for side, rows in found.items()}, source
 
     def picked(
         self,
@@ -174,6 +192,8 @@ class Data(Component):
         """
         import numpy as np
 
+        if side == "train" and self.streaming:
+            return self._shaped(rows, columns, side)
         if not len(rows):
             raise UserError(f"data: the {side} split has no rows")
         if ROW not in rows.column_names:
@@ -184,6 +204,9 @@ class Data(Component):
             notes[f"{side}_filtered"] = notes.get(f"{side}_filtered", 0) + before - len(rows)
             if not len(rows):
                 raise UserError(f"data.filters: none of the {before} {side} rows meets them all; loosen one")
+        return self._shaped(rows, columns, side)
+
+    def _shaped(self, rows: Dataset, columns: Sequence[str], side: str) -> Dataset:
         rows = undecoded(shaped(rows, {column: self.columns.get(column, column) for column in columns}, side))
         _check_text(rows, self.columns.get("text", "text"), side)
         return rows

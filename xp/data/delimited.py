@@ -139,8 +139,8 @@ def _without(
 
 def streamed(
     paths: list[str], key: str, style: dict[str, Any], header: list[str] | None, skip: bool
-) -> tuple[Dataset, Iterator[dict[str, Any]]]:
-    """No rows but the columns, and each row when it is asked for; the first thousand tell the columns' types."""
+) -> tuple[Any, Iterator[dict[str, Any]]]:
+    """The columns' types, told by the first thousand rows, and each row when it is asked for."""
     from xp.data.streamed import typed
 
     names = header or next(lines(paths[0], key, style, header)).fields

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import NonNegativeInt
 
-from xp.data import conll, delimited, json_rows, media, squad
+from xp.data import conll, delimited, json_rows, media, squad, streamed
 from xp.data.base import Data
 from xp.data.splits import Side
 from xp.error import UserError, nearest
@@ -65,23 +65,26 @@ class Files(Data, name="files"):
         rows = self._split("train", self.train) if train else None
         return rows, self._split("eval", self.eval), ", ".join(parts)
 
-    def stream(self) -> tuple[Dataset, Iterator[dict[str, Any]]]:
+    def stream(self) -> tuple[Any, Iterator[dict[str, Any]]]:
         """Rows of the train files, one file after the other."""
-        from xp.data.streamed import blank, iterated
-
         paths = self._paths(self.train)
+        if not paths:
+            raise UserError("data.train is not set: give data.train=<a file>")
         kind = self._format("train", paths)
-        if kind not in ("csv", "tsv", "json", "parquet"):
-            raise UserError(f"data.streaming=true: {kind} is read at once; set it to false")
         if kind in ("csv", "tsv"):
             style = delimited.style(kind, self.quoting)
             return delimited.streamed(paths, "data.train", style, self.header, skip=self.on_error == "skip")
-        rows = iterated(kind, paths)
-        return blank(rows), iter(rows)
+        if kind == "parquet":
+            return streamed.parquet(paths)
+        if kind == "json" and json_rows.by_line(paths[0]):
+            return streamed.json_lines(paths, "data.train", skip=self.on_error == "skip")
+        raise UserError(f"data.streaming=true: {paths[0]} ({kind}) is read at once; set it to false, or use json lines")
 
     def place(self, side: Side, row: int) -> str:
         """The file that a row is in, and its number there."""
         paths = self._paths(getattr(self, side))
+        if side == "train" and self.streaming and len(paths) > 1:  # To count their rows would be to read them all.
+            return f"{paths[0]} and those after it, row {row + 1}"
         for path in paths[:-1]:  # note: the files before are read again, which only a row at fault costs
             part = self._read([path], self._format(side, [path]), side)
             size = len(part)

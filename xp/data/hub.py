@@ -42,15 +42,15 @@ class Hub(Data, name="hub"):
             held_out = Dataset.from_list(list(held_out), features=held_out.features)
         return rows, held_out, source
 
-    def stream(self) -> tuple[Dataset, Iterator[dict[str, Any]]]:
+    def stream(self) -> tuple[Any, Iterator[dict[str, Any]]]:
         """Rows of the train split, each fetched when it is asked for."""
-        from xp.data.streamed import blank, undecoded_stream
+        from xp.data.streamed import undecoded_stream
 
         rows = self._split("train", self.train, streaming=True)
         if rows is None:
             raise UserError("data.train is not set: give data.train=<a split>")
         rows = undecoded_stream(rows)
-        return blank(rows), iter(rows)
+        return rows.features, iter(rows)
 
     def place(self, side: Side, row: int) -> str:
         """Split, repository and row."""

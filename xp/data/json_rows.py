@@ -87,6 +87,12 @@ def whole(path: str) -> bool:
         return isinstance(only.get("data"), list) and not file.read(1 << 16).strip()
 
 
+def by_line(path: str) -> bool:
+    """Whether the file has a row a line, by its first bytes."""
+    with open(path, "rb") as file:
+        return file.readline(1 << 20).removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"{" and not whole(path)
+
+
 def _holes(path: str) -> bool:
     """Whether there is an empty line between others."""
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:

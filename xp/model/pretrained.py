@@ -152,7 +152,7 @@ class Pretrained(Model, name="pretrained"):
         own = _label_names(config)
         if "id2label" not in wish.config([]):  # The task has no classes.
             return []
-        if not wish.train or sorted(own) == sorted(wish.labels):
+        if not wish.train or not wish.labels or sorted(own) == sorted(wish.labels):
             return own
         return wish.labels
 

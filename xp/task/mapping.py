@@ -18,8 +18,8 @@ from xp import world
 if TYPE_CHECKING:
     from datasets import Dataset
 
-PAYS = 10_000
-"""Rows for one more process to encode: fewer are done before it has started."""
+PAYS = 20_000
+"""Rows for each process that encodes: starting one takes about as long as to encode ten thousand texts."""
 
 LARGE = 100_000
 """Rows that are kept on disk while they are encoded."""
