@@ -105,6 +105,16 @@ def causal_lm(folder: Path) -> None:
 
 
 @builder
+def no_padding_token(folder: Path) -> None:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    tokenizer = bytes_tokenizer(pad_token=None)
+    config = GPT2Config(n_embd=32, n_layer=1, n_head=2, n_positions=64, vocab_size=300, initializer_range=0.5,
+                        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id)  # fmt: skip
+    save(folder, tokenizer, GPT2LMHeadModel(config))
+
+
+@builder
 def feature_extraction(folder: Path) -> None:
     from transformers import BertConfig, BertModel
 

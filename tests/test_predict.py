@@ -118,6 +118,7 @@ CASES = {
         overrides=(*SHORT, "task.prediction.return_full_text=false"),
         told=GREEDY | {"return_full_text": False},
     ),
+    "causal_lm without a padding token": Case("no_padding_token", texts, "causal_lm", SHORT, GREEDY),
     "feature_extraction": Case("feature_extraction", texts, told={"return_tensors": True}),
     "zero_shot_classification": Case(
         "zero_shot_classification", texts, overrides=("task.candidate_labels=[cat,red dog,hen]",),

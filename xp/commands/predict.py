@@ -47,8 +47,9 @@ def predict(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[st
     tracker.opened()
 
     began = time.perf_counter()
+    keep = partial(outputs.kept, folder=folder)
     with report.predicting(len(items)) as done:
-        outcomes = engine.predict(made, items, run.prediction.batch_size, run.seed, done)
+        outcomes = engine.predict(made, items, run.prediction.batch_size, run.seed, keep, done)
     seconds = time.perf_counter() - began
     file, lines = outputs.write(outcomes, folder)
     if run.prediction.output is not None:

@@ -220,7 +220,7 @@ def _fixed(extractor: Any) -> bool:
 
 def _limit(task: Task, network: Any, tokenizer: Any, generation: Generation) -> tuple[int, str]:
     """Most tokens of an input, and what sets that."""
-    if tokenizer is None or task.splits_long:
+    if tokenizer is None or task.splits_long or "stride" in task.options:  # Windows that share so many tokens.
         return NO_LIMIT, ""
     bounds = [tokenizer.model_max_length or NO_LIMIT, positions(network.config.get_text_config()) or NO_LIMIT]
     if not task.generates or min(bounds) >= NO_LIMIT or network.config.is_encoder_decoder:
