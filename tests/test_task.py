@@ -18,6 +18,7 @@ from xp.generation import Greedy
 from xp.model.tokenizer import train_tokenizer
 from xp.task import CausalLM, TextClassification, Trainable
 from xp.task.base import IGNORE
+from xp.task.prediction import ContinuationPrediction, TextPrediction
 
 GREEDY = Greedy(name="greedy", max_new_tokens=8, min_new_tokens=0, repetition_penalty=1.0, no_repeat_ngram_size=0)
 TEXTS = [row["text"] for row in rows(60)]
@@ -37,11 +38,13 @@ def classification(max_length: int = 64, overlong: str = "truncate") -> TextClas
         overlong=overlong,
         truncation_side="right",
         metrics=["accuracy", "f1_macro"],
+        prediction=TextPrediction(top_k=1, function_to_apply=None),
     )
 
 
 def lm(max_length: int = 16, overlong: str = "split") -> CausalLM:
-    return CausalLM(name="causal_lm", max_length=max_length, overlong=overlong, metrics=[])
+    goes_on = ContinuationPrediction(return_full_text=True, num_return_sequences=1, stop_sequence=None)
+    return CausalLM(name="causal_lm", max_length=max_length, overlong=overlong, metrics=[], prediction=goes_on)
 
 
 def network(task: Trainable, tokenizer: Any, labels: list[str]) -> Any:

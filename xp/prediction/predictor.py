@@ -150,7 +150,8 @@ def _own(task: Task, loaded: Loaded, source: dict[str, Any], generation: Generat
         return task.answer(rows, loaded.network, processor, generation)
 
     tokenizer = processor if hasattr(processor, "model_max_length") else None
-    longest = task.longest if isinstance(task, Trainable) and task.longest is not None else NO_LIMIT
+    bound = task.longest if isinstance(task, Trainable) and not task.splits_long else None
+    longest = NO_LIMIT if bound is None else bound
     rate = getattr(getattr(processor, "feature_extractor", processor), "sampling_rate", None)
     means = f"task.max_length={longest}"
     return Predictor(task, call, tokenizer, rate, longest, means, _truncates(task), task.even)
@@ -220,7 +221,7 @@ def _fixed(extractor: Any) -> bool:
 
 def _limit(task: Task, network: Any, tokenizer: Any, generation: Generation) -> tuple[int, str]:
     """Most tokens of an input, and what sets that."""
-    if tokenizer is None or task.splits_long or "stride" in task.options:  # Windows that share so many tokens.
+    if tokenizer is None or task.splits_long:
         return NO_LIMIT, ""
     bounds = [tokenizer.model_max_length or NO_LIMIT, positions(network.config.get_text_config()) or NO_LIMIT]
     if not task.generates or min(bounds) >= NO_LIMIT or network.config.is_encoder_decoder:

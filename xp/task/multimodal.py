@@ -62,7 +62,6 @@ class DocumentQuestionAnswering(Task, name="document_question_answering"):
     inputs: ClassVar[tuple[str, ...]] = ("image", "question")
     optional_inputs: ClassVar[tuple[str, ...]] = ("word_boxes",)
     batches: ClassVar[bool] = False
-    splits_long: ClassVar[bool] = True
     generates: ClassVar[bool] = True
 
     top_k: PositiveInt
@@ -85,6 +84,11 @@ class DocumentQuestionAnswering(Task, name="document_question_answering"):
 
     tesseract_config: str
     """More flags for Tesseract."""
+
+    @property
+    def splits_long(self) -> bool:
+        """Into windows."""
+        return True
 
 
 class ImageTextToText(Task, name="image_text_to_text"):

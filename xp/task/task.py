@@ -27,9 +27,6 @@ class Task(Component):
     optional_inputs: ClassVar[tuple[str, ...]] = ()
     """Parts that an input may have beside them."""
 
-    splits_long: ClassVar[bool] = False
-    """Whether an input that is longer than the model reaches is cut into windows, and so no trouble."""
-
     batches: ClassVar[bool] = True
     """Whether predictions can be made for several inputs at once."""
 
@@ -52,6 +49,11 @@ class Task(Component):
     def options(self) -> dict[str, Any]:
         """The settings under the names of the pipeline's parameters; null leaves one to the pipeline."""
         return self.model_dump(exclude={"name", *self.inputs, *self.optional_inputs}, exclude_none=True)
+
+    @property
+    def splits_long(self) -> bool:
+        """Whether an input that is longer than the model reaches is cut into windows, and so no trouble."""
+        return "stride" in self.options  # The pipeline's word for what windows share.
 
     def truncating(self, limit: int) -> dict[str, Any] | None:
         """What tells the pipeline to cut texts off after ``limit`` tokens; None where it cannot."""
