@@ -60,9 +60,9 @@ def by_pipeline(model: str, given: list[str], batch_size: int) -> tuple[float, l
 
 def by_xp(model: str, given: list[str]) -> tuple[float, list[Any]]:
     import torch
-    from xp.predict import load_trained
 
     from xp import compose
+    from xp.commands.predict import load_trained
     from xp.prediction import engine, inputs, predictor
     from xp.run import Run
 

@@ -44,6 +44,8 @@ def predict(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[st
     loaded = load_trained(run, auto_classes, precision)
     source = {name: getattr(run.model, name) for name in ("revision", "trust_remote_code") if hasattr(run.model, name)}
     made = predictor.make(run.task, loaded, source, run.generation, device)
+    for line in made.notes:
+        report.say(line)
     tracker.opened()
 
     began = time.perf_counter()
