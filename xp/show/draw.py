@@ -58,7 +58,8 @@ def draw_rows(console: Console, side: str, shown: Shown) -> None:
         size = sum(not token.blank for token in example.tokens)
         facts = [*([f"{size:,} tokens"] if size else []), *counts, *example.facts]
         console.print()
-        console.print(Text(f"{side} row {example.row:,} of {number:,}: ", "bold").append(", ".join(facts), "not bold"))
+        title = Text(f"{side} row {example.row:,} of {number:,}: ", "bold").append(", ".join(facts), "not bold")
+        console.print(title, soft_wrap=True)
         if example.tokens:
             drawn = _coloured(example) if console.is_terminal else _marked(example)
             console.print(drawn, soft_wrap=True, end="" if drawn.plain.endswith("\n") else "\n")
@@ -131,7 +132,7 @@ def draw_lengths(console: Console, splits: Mapping[str, Shown], longest: int | N
         table.add_column(side, justify="right")
     columns = [_statistics(shown, longest) for shown in measured.values()]
     for name in columns[0]:
-        table.add_row(name, *(column[name] for column in columns))
+        table.add_row(name, *(column.get(name, "") for column in columns))
     console.print(table)
     for side, shown in measured.items():
         _draw_bars(console, side, shown.lengths, longest)
@@ -160,7 +161,8 @@ def _statistics(shown: Shown, longest: int | None) -> dict[str, str]:
         over = sum(length > longest for length in lengths)
         values[f"more than {longest:,}"] = f"{over:,} ({over / len(lengths):.2%})"
     items, tokens = (sum(shown.encoded.rows[name]) for name in ("items", "length"))
-    values["of them trained"] = f"{items / max(tokens, 1):.1%}"
+    if items != len(shown.encoded.rows):  # Else a row is one item, and its tokens are not what is learned.
+        values["of them trained"] = f"{items / max(tokens, 1):.1%}"
     return values
 
 
