@@ -92,7 +92,8 @@ def _coloured(example: Example) -> Text:
         for number, token in enumerate(tokens, number + 1):  # noqa: B020
             style = COLOURS[kind][number % 2]
             if token.special:
-                style = f"{SPECIAL} {style[style.index('on') :]}"
+                struck = "strike " if kind == "cut" else ""
+                style = f"{struck}{SPECIAL} {style[style.index('on') :]}"
             drawn.append(readable(token.text), style)
             if token.note:
                 drawn.append(f"→{readable(token.note)}", f"{NOTE} {style[style.index('on') :]}")
