@@ -599,4 +599,4 @@ def test_the_bundled_model_learns_to_document_functions(corpus: Path) -> None:
                 "tracking.log_model=false"]  # fmt: skip
     result = start(Run.parse(compose.values(settings)))
     assert result["metrics"]["eval/loss"] < result["baseline"]["eval/loss"]
-    assert result["metrics"]["eval/token_accuracy"] > 2 * result["baseline"]["eval/token_accuracy"]
+    assert result["metrics"]["eval/token_accuracy"] > 3 * result["baseline"]["eval/token_accuracy"]
