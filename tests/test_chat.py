@@ -587,9 +587,16 @@ def test_warnings_are_told_and_tracked(run: Ran, talks: list[str], capsys: pytes
     assert told in client.get_run(result["run_id"]).data.tags["xp.warnings.train"]
 
 
-def test_the_bundled_model_learns_to_document_functions(run: Ran) -> None:
+def test_the_bundled_model_learns_to_document_functions(corpus: Path) -> None:
     """A few steps on the embedded data leave the baseline behind."""
-    result = run("model=bundled", "data=stdlib_chat", "data.train_rows=64", "data.eval_rows=16", "training.max_steps=8",
-                 "task.max_length=256", "task.overlong=drop")  # fmt: skip
+    from xp import compose
+    from xp.launch import start
+    from xp.run import Run
+
+    compose.initialize(None)
+    settings = ["data=stdlib_chat", "data.train_rows=64", "data.eval_rows=16", "training.epochs=null",
+                "training.max_steps=8", "training.batch_size=8", "task.max_length=256", "task.overlong=drop",
+                "tracking.log_model=false"]  # fmt: skip
+    result = start(Run.parse(compose.values(settings)))
     assert result["metrics"]["eval/loss"] < result["baseline"]["eval/loss"]
     assert result["metrics"]["eval/token_accuracy"] > 2 * result["baseline"]["eval/token_accuracy"]

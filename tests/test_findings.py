@@ -82,9 +82,9 @@ def test_a_label_that_never_occurs_has_a_row_of_noughts() -> None:
     table = per_class([0, 0, 1, 1], [0, 1, 1, 1], ["a", "b", "c"])
     assert table == {
         "label": ["a", "b", "c"],
-        "precision": [1.0, pytest.approx(2 / 3), 0.0],
+        "precision": [1.0, 0.6667, 0.0],
         "recall": [0.5, 1.0, 0.0],
-        "f1": [pytest.approx(2 / 3), pytest.approx(0.8), 0.0],
+        "f1": [0.6667, 0.8, 0.0],
         "support": [2, 2, 0],
         "predicted": [1, 3, 0],
     }
@@ -98,7 +98,7 @@ def test_classes_are_scored_as_scikit_learn_does() -> None:
     table = per_class(np.array(gold), np.array(predicted), [str(number) for number in range(8)])
     expected = precision_recall_fscore_support(gold, predicted, labels=range(8), zero_division=0)
     for name, column in zip(("precision", "recall", "f1", "support"), expected, strict=True):
-        np.testing.assert_allclose(table[name], column)
+        np.testing.assert_allclose(table[name], column, atol=0.5e-4, rtol=0)
 
 
 def test_the_worst_come_first() -> None:

@@ -107,7 +107,7 @@ def short(name: str) -> str:
 def per_class(gold: Sequence[int], predicted: Sequence[int], labels: Sequence[str]) -> Table:
     """A row for each label: ``label``, ``precision``, ``recall``, ``f1``, ``support`` (its rows), ``predicted``.
 
-    What has no cases counts as 0, as in the macro averages.
+    To four places. What has no cases counts as 0, as in the macro averages.
 
     Args:
         gold: right class ids.
@@ -122,9 +122,9 @@ def per_class(gold: Sequence[int], predicted: Sequence[int], labels: Sequence[st
     right = np.bincount(truth[truth == guess], minlength=len(labels))
     return {
         "label": list(labels),
-        "precision": (right / np.maximum(chosen, 1)).tolist(),
-        "recall": (right / np.maximum(support, 1)).tolist(),
-        "f1": (2 * right / np.maximum(support + chosen, 1)).tolist(),
+        "precision": (right / np.maximum(chosen, 1)).round(4).tolist(),
+        "recall": (right / np.maximum(support, 1)).round(4).tolist(),
+        "f1": (2 * right / np.maximum(support + chosen, 1)).round(4).tolist(),
         "support": support.tolist(),
         "predicted": chosen.tolist(),
     }
@@ -140,7 +140,7 @@ def worst(losses: Sequence[float], columns: Table, most: int = 50) -> Table:
     """
     key = [math.inf if math.isnan(loss) else float(loss) for loss in losses]
     order = sorted(range(len(key)), key=lambda row: -key[row])[:most]
-    table: Table = {"row": order, "loss": [float(losses[row]) for row in order]}
+    table: Table = {"row": order, "loss": [round(float(losses[row]), 4) for row in order]}
     for name, column in columns.items():
         if name in table or len(column) != len(losses):
             raise ValueError(f"the column {name!r} has {len(column)} values for {len(losses)} losses, or a taken name")

@@ -178,7 +178,7 @@ def work(run: Run, folder: Path, parent: str | None) -> dict[str, Any]:
     tracker = Tracker(run.tracking, folder, _tags(run, folder) | source(), parent) if world.rank() == 0 else Untracked()
     status, error = "KILLED", ""
     try:
-        command = {"train": commands.train, "evaluate": commands.evaluate}[run.command]
+        command = {"train": commands.train, "evaluate": commands.evaluate, "predict": commands.predict}[run.command]
         result = command(run, folder, tracker, report)
         result |= {"run": folder.name, "run_id": tracker.opened(), "folder": str(folder)}
         if world.rank() == 0:
@@ -226,3 +226,5 @@ def _quiet() -> None:
     transformers.utils.logging.set_verbosity_error()
     # peft 0.21 asks transformers 5.23 by an old name; nothing that a user could change.
     warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+    # Of every spectrogram transformer that was trained on AudioSet; it is how they are.
+    warnings.filterwarnings("ignore", message="At least one mel filter has all zero values", category=UserWarning)

@@ -68,12 +68,14 @@ class Lora(Peft, name="lora"):
 
         if hasattr(network, "peft_config"):
             return self._further(network)
+        heads = _heads(network, task_type, new) if self.target_modules == "all-linear" else []
         config = LoraConfig(
             task_type=task_type,
             r=self.rank,
             lora_alpha=self.alpha,
             lora_dropout=self.dropout,
             target_modules=self.target_modules,
+            exclude_modules=heads or None,
             bias=self.bias,
             modules_to_save=sorted({name.rpartition(".")[0] for name in new}) or None,
         )
@@ -106,6 +108,14 @@ class Lora(Peft, name="lora"):
                     "give the same to train it further, or peft=none to merge it and train all weights"
                 )
         return _trained_in_float32(network)
+
+
+def _heads(network: PreTrainedModel, task_type: str | None, new: list[str]) -> list[str]:
+    """Linear layers that peft trains in full for a task, and that ``all-linear`` would adapt beside that, and fail."""
+    names = {"QUESTION_ANS": ["qa_outputs"], "TOKEN_CLS": ["classifier", "score"]}.get(task_type or "", [])
+    saved = [*names, *(name.rpartition(".")[0] for name in new)]
+    layers = [name for name, _ in network.named_modules()]
+    return sorted({head for head in saved if any(f".{name}".endswith(f".{head}") for name in layers)})
 
 
 def _trained_in_float32(network: PreTrainedModel) -> PreTrainedModel:

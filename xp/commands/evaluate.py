@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from xp.commands.closing import scores, show_findings
-from xp.commands.opening import choose_machine, describe_data, encode, load, resolve
+from xp.commands.opening import choose_machine, describe_data, encode, load, read
 from xp.hardware import autocast
 from xp.report import Report
 from xp.run import Run
-from xp.task import Trainable
 from xp.tracking import Tracker
 
 
@@ -26,15 +25,13 @@ def evaluate(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[s
     from xp.prepare import check_fit
 
     started = time.perf_counter()
-    task = run.task
-    assert isinstance(task, Trainable)
     device, precision = choose_machine(run, tracker, report)
-    splits = run.data.load(task.columns, task.other_columns, task.optional_columns, train=False)
-    task = resolve(task, splits.eval, report, tracker)
-    describe_data(run, splits, tracker, report)
+    task, splits, preparation = read(run, report, False, tracker)
     loaded = load(run, task, precision, [], None, report)
     check_fit(task, loaded)
-    held_out = encode(run, task, "eval", splits.eval, loaded, tracker, report)
+    splits = preparation.with_known_labels(splits, loaded.labels)
+    describe_data(run, splits, tracker, report)
+    held_out = encode(preparation, "eval", splits, loaded, tracker, report)
     tracker.opened()
     evaluated = evaluation.evaluate(
         task,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from xp import show as showing
-from xp.commands.opening import resolve, wish
+from xp.commands.opening import read, wish
+from xp.data.columns import ROW
 from xp.model import positions
 from xp.report import Report
 from xp.run import Run
-from xp.task import Trainable
 
 LIMIT = 1 << 30
 """A length that stands for none: tokenizers without a bound say such numbers."""
@@ -15,17 +15,14 @@ LIMIT = 1 << 30
 
 def show(run: Run, report: Report) -> None:
     """Print rows as the model would see them, and how long they are; nothing is trained, tracked or written."""
-    task = run.task
-    assert isinstance(task, Trainable)
-    splits = run.data.load(task.columns, task.other_columns, task.optional_columns, train=True)
+    task, splits, _ = read(run, report, True)
     assert splits.train is not None
-    task = resolve(task, splits.train, report)
     report.say(f"{run.choices['model']} on {splits.source}")
     described = run.model.describe(wish(run, task, "auto", task.label_names(splits.train), splits.train))
     for line in task.equip(described.processor, None, adapted=run.peft.name != "none"):
         report.say(line)
     shown = {
-        side: showing.look(task, rows, described.processor, described.labels, run.examples)
+        side: showing.look(task, rows.remove_columns(ROW), described.processor, described.labels, run.examples)
         for side, rows in (("train", splits.train), ("eval", splits.eval))
     }
     if run.examples:

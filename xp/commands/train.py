@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from xp import world
 from xp.commands.closing import save_model, scores, show_findings
-from xp.commands.opening import choose_machine, describe_data, encode, load, resolve
+from xp.commands.opening import choose_machine, describe_data, describe_stream, encode_both, load, read, sample
 from xp.hardware import autocast
 from xp.model import head
 from xp.report import Report
@@ -36,19 +36,16 @@ def train(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str,
     from xp.prepare import BEST, check_fit, prepare
 
     started = time.perf_counter()
-    task = run.task
-    assert isinstance(task, Trainable)
     device, precision = choose_machine(run, tracker, report)
-    splits = run.data.load(task.columns, task.other_columns, task.optional_columns, train=True)
+    task, splits, preparation = read(run, report, True, tracker)
     assert splits.train is not None
-    task = resolve(task, splits.train, report, tracker)
     labels = task.label_names(splits.train)
+    splits = preparation.with_known_labels(splits, labels)
     describe_data(run, splits, tracker, report)
 
-    loaded = load(run, task, precision, labels, splits.train, report)
+    loaded = load(run, task, precision, labels, sample(run, preparation, labels, splits), report)
     check_fit(task, loaded)
-    encoded = encode(run, task, "train", splits.train, loaded, tracker, report)
-    held_out = encode(run, task, "eval", splits.eval, loaded, tracker, report)
+    encoded, held_out = encode_both(run, preparation, splits, loaded, tracker, report)
     loaded.network = _with_adapter(run, loaded, folder).to(device)
     trained, weights = count(loaded.network)
     report.model(run, loaded, trained, weights)
@@ -79,6 +76,7 @@ def train(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str,
     with report:
         run.backend.fit(job)
     vars(loaded.network.config).update(cached)
+    describe_stream(job, task, tracker, report)
     seconds = time.perf_counter() - began
     world.gather(None)  # The best weights are on disk once rank 0 is here.
     metrics = job.metrics

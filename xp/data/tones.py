@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import wave
 from collections.abc import Callable
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from xp.data.base import Data
@@ -30,17 +31,23 @@ class Tones(Data, name="tones"):
         """Rows of ``audio``, as wav, and ``label``."""
         from datasets import ClassLabel, Dataset, Features, Value
 
-        names = sorted(KINDS)
-        rows = []
-        for number in range(CLIPS):
-            name, samples = clip(number)
-            file = {"bytes": _wav(samples), "path": f"{name}-{number:04d}.wav"}
-            rows.append({"audio": file, "label": names.index(name)})
         audio = {"bytes": Value("binary"), "path": Value("string")}
-        features = Features({"audio": audio, "label": ClassLabel(names=names)})
-        sides = [row for at, row in enumerate(rows) if at % 5], rows[::5]
+        features = Features({"audio": audio, "label": ClassLabel(names=list(KINDS))})
+        rows = _sounds()
+        sides = [row for at, row in enumerate(rows) if at % 5], list(rows[::5])
         train_rows, eval_rows = (Dataset.from_list(side, features=features) for side in sides)
         return train_rows, eval_rows, f"{CLIPS:,} generated tones"
+
+
+@cache
+def _sounds() -> tuple[dict[str, Any], ...]:
+    names = list(KINDS)
+    rows = []
+    for number in range(CLIPS):
+        name, samples = clip(number)
+        file = {"bytes": _wav(samples), "path": f"{name}-{number:04d}.wav"}
+        rows.append({"audio": file, "label": names.index(name)})
+    return tuple(rows)
 
 
 def clip(number: int) -> tuple[str, np.ndarray]:
@@ -48,60 +55,52 @@ def clip(number: int) -> tuple[str, np.ndarray]:
     import numpy as np
 
     random = np.random.default_rng(number)
-    name = sorted(KINDS)[int(random.integers(len(KINDS)))]
+    name = list(KINDS)[int(random.integers(len(KINDS)))]
     time = np.arange(int(random.uniform(0.25, 0.5) * RATE)) / RATE
-    pitch = 110 * 8 ** random.uniform()
-    turns = pitch * time + random.uniform()
-    shape = KINDS[name](turns, time, random)
+    shape = KINDS[name](110 * 8 ** random.uniform(), time, random)
     loudness = 10 ** random.uniform(-1, -0.2)
-    noise = random.normal(0, 10 ** random.uniform(-2, -0.7), len(time))
+    noise = random.normal(0, 10 ** random.uniform(-2.5, -1), len(time))
     return name, np.clip(loudness * (shape + noise), -1, 1)
 
 
-def _vibrato(turns: np.ndarray, time: np.ndarray, random: np.random.Generator) -> np.ndarray:
+def _buzz(pitch: float, time: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """A sawtooth wave."""
+    return 2 * ((pitch * time + random.uniform()) % 1) - 1
+
+
+def _sine(pitch: float, time: np.ndarray, random: np.random.Generator) -> np.ndarray:
     import numpy as np
 
-    return np.asarray(
-        np.sin(2 * np.pi * turns + random.uniform(2, 4) * np.sin(2 * np.pi * random.uniform(5, 9) * time))
-    )
+    return np.asarray(np.sin(2 * np.pi * (pitch * time + random.uniform())))
 
 
-def _tremolo(turns: np.ndarray, time: np.ndarray, random: np.random.Generator) -> np.ndarray:
+def _glide(pitch: float, time: np.ndarray, random: np.random.Generator, octaves: float) -> np.ndarray:
     import numpy as np
 
-    swell = np.sin(2 * np.pi * (random.uniform(5, 9) * time + random.uniform()))
-    return np.asarray(np.sin(2 * np.pi * turns) * (1 + 0.8 * swell) / 1.8)
+    rate = octaves * random.uniform(0.7, 1.3) / time[-1]
+    turns = pitch * (2 ** (rate * time) - 1) / (rate * np.log(2))
+    return np.asarray(np.sin(2 * np.pi * (turns + random.uniform())))
 
 
-def _sine(turns: np.ndarray, time: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    import numpy as np
-
-    return np.asarray(np.sin(2 * np.pi * turns))
-
-
-def _square(turns: np.ndarray, time: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    import numpy as np
-
-    return np.where(turns % 1 < 0.5, 1.0, -1.0)
+def _hollow(pitch: float, time: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Odd partials alone, each as loud as the others."""
+    return sum((_sine(pitch * times, time, random) for times in (1, 3, 5)), start=0 * time) / 3
 
 
-def _sawtooth(turns: np.ndarray, time: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    return 2 * (turns % 1) - 1
+def _pulse(pitch: float, time: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """A sine that is switched on and off some ten times a second."""
+    return _sine(pitch, time, random) * ((random.uniform(8, 14) * time + random.uniform()) % 1 < 0.5)
 
 
-def _triangle(turns: np.ndarray, time: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    return 4 * abs(turns % 1 - 0.5) - 1
-
-
-KINDS: dict[str, Callable[[Any, Any, Any], Any]] = {
-    "sawtooth": _sawtooth,
+KINDS: dict[str, Callable[[float, Any, Any], Any]] = {
+    "buzz": _buzz,
+    "fall": partial(_glide, octaves=-1.5),
+    "hollow": _hollow,
+    "pulse": _pulse,
+    "rise": partial(_glide, octaves=1.5),
     "sine": _sine,
-    "square": _square,
-    "tremolo": _tremolo,
-    "triangle": _triangle,
-    "vibrato": _vibrato,
 }
-"""What makes each kind of tone from its turns (periods since the start), the time in seconds, and chance."""
+"""What makes each kind of tone from its pitch in hertz, the time in seconds, and chance; sorted by name."""
 
 
 def _wav(samples: Any) -> bytes:

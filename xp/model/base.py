@@ -31,6 +31,9 @@ class Loaded:
     new: list[str] = field(default_factory=list)
     """Names of weights that are random because the source has none, for example of a new head."""
 
+    described_by: str = ""
+    """Folder or hub id that its config comes from, and whatever else turns inputs into tensors."""
+
 
 @dataclass(frozen=True)
 class Described:
@@ -45,11 +48,11 @@ class Described:
 class Wish:
     """What a command needs of a model, whichever model it is."""
 
-    auto_class: str
-    """Which of transformers' Auto classes has the network."""
+    auto_class: str | tuple[str, ...]
+    """Which of transformers' Auto classes has the network; of several, one that has the model's architecture."""
 
     processor_class: str
-    """Which of transformers' Auto classes has what turns inputs into tensors."""
+    """Which of transformers' Auto classes has what turns inputs into tensors; empty where it is not needed."""
 
     config: Callable[[list[str]], dict[str, Any]]
     """Values of the model's config that the task sets, given its label names."""
@@ -74,6 +77,9 @@ class Wish:
 
     special_tokens: tuple[str, ...] = ()
     """Special tokens beside padding, begin and end that a tokenizer trained for this needs, such as ``mask_token``."""
+
+    spare: tuple[str, ...] = ()
+    """Parts of the network whose weights may be missing, because nobody needs them."""
 
 
 class Model(Component):

@@ -102,7 +102,9 @@ class Pretrained(Model, name="pretrained"):
         values = wish.config(labels) | self.config
         with loading(self.path):
             config = transformers.AutoConfig.from_pretrained(path, **values, **self._source)
-            processor = load_processor(wish.processor_class, path, self.processor, **self._source)
+            processor: Any = None
+            if wish.processor_class:
+                processor = load_processor(wish.processor_class, path, self.processor, **self._source)
         if hasattr(processor, "pad_token_id"):
             settle_pad(processor, config)
         return Described(processor, labels, config)
@@ -113,10 +115,11 @@ class Pretrained(Model, name="pretrained"):
 
         described = self._describe(described_by, wish)
         own, labels = self._known_labels(described_by), described.labels
-        auto = getattr(transformers, wish.auto_class)
+        auto_class = _able(wish.auto_class, described.config)
+        auto = getattr(transformers, auto_class)
 
         def loaded(**more: Any) -> tuple[PreTrainedModel, dict[str, Any]]:
-            with loading(self.path, wish.auto_class):
+            with loading(self.path, auto_class):
                 network, report = auto.from_pretrained(
                     str(Path(path).absolute()) if Path(path).is_dir() else path,  # An adapter's config will name it.
                     config=described.config,
@@ -132,8 +135,9 @@ class Pretrained(Model, name="pretrained"):
         if renamed := _renamed_base(network.base_model_prefix, report):
             network, report = loaded(key_mapping=renamed)
         mismatched = {name if isinstance(name, str) else name[0] for name in report["mismatched_keys"]}
-        new = sorted(set(report["missing_keys"]) | mismatched)
-        if not new and labels and labels != own and not all(name.startswith("LABEL_") for name in own):
+        missing = set(report["missing_keys"]) | mismatched
+        new = sorted(name for name in missing if not set(wish.spare) & set(name.split(".")))
+        if wish.train and labels and not new and labels != own and not all(name.startswith("LABEL_") for name in own):
             # As many labels as before, but others: what the head knows of the old ones misleads.
             new = _renewed_head(network)
         if new and not wish.train and path == described_by:
@@ -141,14 +145,14 @@ class Pretrained(Model, name="pretrained"):
                 f"model.path={self.path}: it has no trained head for this task (no weights for {', '.join(new[:3])}); "
                 "train it first, or give the folder of a model that was trained for it"
             )
-        return Loaded(network, described.processor, labels, new)
+        return Loaded(network, described.processor, labels, new, described_by)
 
     def _labels(self, config: PretrainedConfig, wish: Wish) -> list[str]:
         """The model's own labels, where they are those of the rows (or of no rows); else those of the rows."""
         own = _label_names(config)
         if "id2label" not in wish.config([]):  # The task has no classes.
             return []
-        if not wish.train or sorted(own) == sorted(wish.labels):
+        if not wish.train or not wish.labels or sorted(own) == sorted(wish.labels):
             return own
         return wish.labels
 
@@ -157,6 +161,30 @@ class Pretrained(Model, name="pretrained"):
 
         with loading(self.path):
             return _label_names(transformers.AutoConfig.from_pretrained(path, **self._source))
+
+
+def _able(names: str | tuple[str, ...], config: PretrainedConfig) -> str:
+    """The Auto class that has a model's architecture; where none of them has, the class that its config names.
+
+    But not a class that belongs to another task: with MaskFormer's successors, which belong to none, it is the one.
+    """
+    if isinstance(names, str):
+        return names
+    import transformers
+    from transformers.pipelines import SUPPORTED_TASKS
+
+    own: list[str] = list(config.architectures or ())
+    found: dict[str, list[str]] = {}
+    for name in names:
+        mapping = getattr(transformers, name)._model_mapping
+        if type(config) in mapping:
+            classes = mapping[type(config)]
+            found[name] = [each.__name__ for each in (classes if isinstance(classes, tuple) else (classes,))]
+    exact = [name for name, classes in found.items() if set(classes) & set(own)]
+    autos = [auto for task in SUPPORTED_TASKS.values() for auto in task["pt"]]
+    others = {getattr(auto._model_mapping, "_model_mapping", {}).get(config.model_type) for auto in autos}
+    named = [] if found else [each for each in own if hasattr(transformers, each) and each not in others]
+    return [*exact, *found, *named, *names][0]
 
 
 def _label_names(config: PretrainedConfig) -> list[str]:

@@ -85,6 +85,8 @@ def _feature_extractor(config: PretrainedConfig) -> Any:
     name = FEATURE_EXTRACTOR_MAPPING_NAMES.get(config.model_type)
     if name is None:
         return None
+    if config.model_type == "wav2vec2-bert":  # transformers 5.23 names one that gives waves; the model takes features.
+        name = "SeamlessM4TFeatureExtractor"
     options: dict[str, Any] = {}
     if name == "ASTFeatureExtractor":
         options = {"num_mel_bins": config.num_mel_bins, "max_length": config.max_length}

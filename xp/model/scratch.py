@@ -62,8 +62,9 @@ class Scratch(Model, name="scratch"):
         import transformers
 
         described = self.describe(wish)
-        with loading(f"scratch {self.type}", wish.auto_class):
-            network = getattr(transformers, wish.auto_class).from_config(described.config)
+        auto_class = wish.auto_class if isinstance(wish.auto_class, str) else wish.auto_class[0]
+        with loading(f"scratch {self.type}", auto_class):
+            network = getattr(transformers, auto_class).from_config(described.config)
 
         dtype = self._dtype(wish)
         return Loaded(network.to(torch.float32 if dtype == "auto" else dtype), described.processor, described.labels)

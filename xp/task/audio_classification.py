@@ -22,6 +22,7 @@ from xp.task.classification import (
     class_scores,
 )
 from xp.task.media import beside, opened, shown, unreadable
+from xp.task.prediction import ClassPrediction
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,6 +54,9 @@ class AudioClassification(Trainable, name="audio_classification"):
     unmasked: Literal["apart", "padded"]
     """For models that take no attention mask, as wav2vec2-base: ``apart`` runs the sounds of each length by themselves,
     which is exact; ``padded`` fills all up to ``max_seconds`` with silence, which is quicker and which they hear."""
+
+    prediction: ClassPrediction
+    """What command=predict gives."""
 
     def label_names(self, rows: Dataset) -> list[str]:
         """The label names: those of a ``ClassLabel`` column, else the sorted distinct values."""

@@ -1,4 +1,4 @@
-"""Task: the kind, what makes a task trainable, and the small pieces that trainable tasks share."""
+"""What makes a task trainable, and the small pieces that trainable tasks share."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from xp.component import Component
-from xp.task.rows import IGNORE, Encoded, mapped, objects, padded, settled
+from xp.task.mapping import mapped
+from xp.task.rows import IGNORE, Encoded, objects, padded, settled, text_fault
+from xp.task.task import Task
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,20 +18,7 @@ if TYPE_CHECKING:
 
     from xp.findings import Findings
 
-__all__ = ["IGNORE", "Encoded", "Task", "Trainable", "mapped", "objects", "padded", "settled"]
-
-
-class Task(Component):
-    """What the model is asked to do. A task that can only predict is just this; see `Trainable` for the others."""
-
-    pipeline: ClassVar[str] = ""
-    """transformers' pipeline that predicts for this task; empty where xp does it itself."""
-
-    takes: ClassVar[str] = ""
-    """What one input of a prediction is, for a person to read."""
-
-    gives: ClassVar[str] = ""
-    """What one prediction is, for a person to read."""
+__all__ = ["IGNORE", "Encoded", "Task", "Trainable", "mapped", "objects", "padded", "settled", "text_fault"]
 
 
 class Trainable(Task):
@@ -74,6 +62,12 @@ class Trainable(Task):
 
     metrics: list[str]
     """Metrics of an evaluation, by name; the first one decides where ``training.metric`` names none."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The settings under ``task.prediction``."""
+        settings = getattr(self, "prediction", None)
+        return settings.model_dump(exclude_none=True) if settings is not None else {}
 
     @property
     def scores(self) -> tuple[str, ...]:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from xp.error import UserError
-from xp.task.base import Encoded, Trainable, mapped
+from xp.task.base import Encoded, Trainable, mapped, text_fault
 from xp.task.language import laid, predicted, token_losses
+from xp.task.prediction import ContinuationPrediction
 
 if TYPE_CHECKING:
     from typing import Annotated
@@ -31,8 +32,9 @@ class CausalLM(Trainable, name="causal_lm"):
     own_scores: ClassVar[tuple[str, ...]] = ("loss", "perplexity", "bits_per_byte")
     packable: ClassVar[bool] = True
     pipeline: ClassVar[str] = "text-generation"
-    takes: ClassVar[str] = "a text to go on from"
-    gives: ClassVar[str] = "the text that follows"
+    takes: ClassVar[str] = "a text to go on from, or a chat"
+    gives: ClassVar[str] = "the text with what follows it"
+    generates: ClassVar[bool] = True
 
     max_length: Annotated[int, Field(ge=2)]
     """Longest sequence, in tokens with the special ones."""
@@ -40,10 +42,17 @@ class CausalLM(Trainable, name="causal_lm"):
     overlong: Literal["split", "truncate", "drop", "error"]
     """What becomes of a longer text; ``split`` cuts it into windows that together predict every token once."""
 
+    prediction: ContinuationPrediction
+    """What command=predict gives."""
+
     @property
     def longest(self) -> int:
         """Longest sequence, in tokens."""
         return self.max_length
+
+    def fault(self, row: dict[str, Any]) -> str | None:
+        """A text that is missing or is none; one without letters is counted when it is encoded."""
+        return text_fault(row, "text", may_be_blank=True)
 
     def encode(self, rows: Dataset, processor: Any, labels: Sequence[str]) -> Encoded:
         """``input_ids`` between the tokenizer's begin and end tokens, and ``bytes`` that their prediction covers.

@@ -20,6 +20,7 @@ from xp.task.classification import (
     class_scores,
 )
 from xp.task.media import beside, opened, shown, unreadable
+from xp.task.prediction import ClassPrediction
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,6 +49,9 @@ class ImageClassification(Trainable, name="image_classification"):
     augment: Literal["none", "flip", "crop_flip"]
     """What training does to an image at random: mirror it left to right, crop it to half its area or more, or both.
     Digits and letters are other ones in a mirror; evaluation always sees the image as it is."""
+
+    prediction: ClassPrediction
+    """What command=predict gives."""
 
     def label_names(self, rows: Dataset) -> list[str]:
         """The label names: those of a ``ClassLabel`` column, else the sorted distinct values."""

@@ -13,6 +13,7 @@ from xp.error import UserError
 from xp.findings import Findings, worst
 from xp.task.base import IGNORE, Encoded, Trainable, mapped, padded, settled
 from xp.task.encoding import frame
+from xp.task.prediction import MaskPrediction
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,6 +57,9 @@ class MaskedLM(Trainable, name="masked_lm"):
 
     replace_random: Share
     """Share of them that any token of the vocabulary stands for; the rest stays as it is."""
+
+    prediction: MaskPrediction
+    """What command=predict gives."""
 
     @model_validator(mode="after")
     def _shares(self) -> Self:

@@ -12,7 +12,8 @@ from pydantic import NonNegativeInt, PositiveInt, model_validator
 from xp import metric
 from xp.findings import Findings, worst
 from xp.task.base import Encoded, Trainable, mapped, padded
-from xp.task.windows import covered, golds, layout, pieces
+from xp.task.spans import compared, found, likeliest
+from xp.task.windows import Cut, golds, layout, windows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,6 +37,7 @@ class QuestionAnswering(Trainable, name="question_answering"):
     other_columns: ClassVar[tuple[tuple[str, ...], ...]] = (("question", "context", "answer"),)
     optional_columns: ClassVar[tuple[str, ...]] = ("id",)
     answers: ClassVar[str] = "answer"
+    inputs: ClassVar[tuple[str, ...]] = ("question", "context")
     takes: ClassVar[str] = "a question and a context"
     gives: ClassVar[str] = "the answer, a piece of the context, with its place and probability"
 
@@ -65,6 +67,15 @@ class QuestionAnswering(Trainable, name="question_answering"):
         return self
 
     @property
+    def splits_long(self) -> bool:
+        """A context of any length is cut into windows."""
+        return True
+
+    @property
+    def _cut(self) -> Cut:
+        return Cut(self.max_length, self.max_question_tokens, self.stride)
+
+    @property
     def longest(self) -> int:
         """Longest window, in tokens."""
         return self.max_length
@@ -92,56 +103,16 @@ class QuestionAnswering(Trainable, name="question_answering"):
         columns: dict[str, Any] = {
             "input_ids": ["int32"], "first": "int32", "starts": ["int32"], "ends": ["int32"], "none": "int32",
             "start": "int32", "end": "int32", "passage": "string", "offset": "int64", "example": "int64",
-            "id": "string", "question": "string", "answers": ["string"], "length": "int32", "items": "int32", "cut": "bool",
+            "id": "string", "question": "string", "answers": ["string"],
+            "length": "int32", "items": "int32", "cut": "bool",
         }  # fmt: skip
         if form.types is not None:
             columns["token_type_ids"] = ["int8"]
 
-        def features(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-            made: dict[str, list[Any]] = {name: [] for name in columns}
-            questions = processor(batch["question"], add_special_tokens=False, verbose=False)["input_ids"]
-            contexts = processor(batch["context"], add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-            for at, whole in enumerate(questions):
-                row = {name: batch[name][at] for name in batch}
-                question = whole[: self.max_question_tokens]
-                tokens, offsets = contexts["input_ids"][at], contexts["offset_mapping"][at]
-                gold = golds(row)
-                spans = [covered(offsets, start, start + len(text)) for text, start in gold]
-                room = self.max_length - form.size - len(question)
-                for begin, end in pieces(len(tokens), room, self.stride):
-                    inside = [span for span in spans if span and begin <= span[0] and span[1] < end]
-                    sequence = form.joined(question, tokens[begin:end])
-                    first = len(form.before) + len(question) + len(form.between)
-                    none = form.no_answer % len(sequence)
-                    start, stop = (first + place - begin for place in inside[0]) if inside else (none, none)
-                    shift = offsets[begin][0] if end > begin else 0
-                    window = {
-                        "input_ids": sequence,
-                        "first": first,
-                        "starts": [place[0] - shift for place in offsets[begin:end]],
-                        "ends": [place[1] - shift for place in offsets[begin:end]],
-                        "none": none,
-                        "start": start,
-                        "end": stop,
-                        "passage": row["context"][shift : offsets[end - 1][1]] if end > begin else "",
-                        "offset": shift,
-                        "example": row["example"],
-                        "id": str(row.get("id", row["example"])),
-                        "question": row["question"],
-                        "answers": [text for text, _ in gold],
-                        "length": len(sequence),
-                        "items": 1,
-                        "cut": len(whole) > len(question),
-                    }
-                    if form.types is not None:
-                        window["token_type_ids"] = form.type_ids(len(question), end - begin)
-                    for name, value in window.items():
-                        made[name].append(value)
-            return made
-
-        encoded = mapped(rows.add_column("example", list(range(len(rows)))), features, columns)
-        answered = {example for example, texts in zip(encoded["example"], encoded["answers"], strict=True) if texts}
-        found = {
+        numbered = rows.add_column("example", list(range(len(rows))))
+        encoded = mapped(numbered, lambda batch: windows(batch, processor, form, self._cut), columns)
+        answerable = {example for example, texts in zip(encoded["example"], encoded["answers"], strict=True) if texts}
+        reached = {
             example
             for example, start, none in zip(encoded["example"], encoded["start"], encoded["none"], strict=True)
             if start != none
@@ -149,8 +120,8 @@ class QuestionAnswering(Trainable, name="question_answering"):
         notes = {
             "rows": len(rows),
             "windows": len(encoded),
-            "unanswerable": len(rows) - len(answered),
-            "answer_in_no_window": len(answered - found),
+            "unanswerable": len(rows) - len(answerable),
+            "answer_in_no_window": len(answerable - reached),
             "question_cut": len({row for row, cut in zip(encoded["example"], encoded["cut"], strict=True) if cut}),
         }
         return Encoded(encoded.remove_columns("cut"), notes)
@@ -201,69 +172,42 @@ class QuestionAnswering(Trainable, name="question_answering"):
     def outcomes(
         self, network: nn.Module, batch: dict[str, Tensor], processor: Any, generation: Any
     ) -> dict[str, np.ndarray]:
-        """``loss``, and of the likeliest answer in each window: ``start``, ``end`` (tokens of its context), ``score``.
-
-        The score is in nats over "none here", so that scores of windows can be compared; minus infinity, with
-        ``start`` -1, where there is no context. All answers up to the longest are looked at.
-        """
-        import torch
-
+        """``loss`` of each window, and its `likeliest` answer."""
         logits = self._logits(network, batch)
-        place = torch.arange(batch["input_ids"].shape[1], device=batch["none"].device)[None]
-        outside = (place < batch["first"][:, None]) | (place >= (batch["first"] + batch["count"])[:, None])
-        start, end = (
-            (each - each.gather(1, batch["none"][:, None])).masked_fill(outside, -math.inf) for each in logits
-        )
-        rows, longest = start.shape
-        best = start.new_full((rows,), -math.inf)
-        where = torch.full((rows, 2), -1, device=start.device)
-        for more in range(min(self.max_answer_tokens, longest)):
-            value, at = (start[:, : longest - more] + end[:, more:]).max(-1)
-            better = value > best
-            best = torch.where(better, value, best)
-            found = torch.stack([at, at + more], -1) - batch["first"][:, None]
-            where = torch.where(better[:, None], found, where)
-        return {
-            "loss": self._losses(logits, batch, 0.0).cpu().numpy(),
-            "score": best.cpu().double().numpy(),
-            "start": where[:, 0].cpu().numpy(),
-            "end": where[:, 1].cpu().numpy(),
-        }
+        loss = self._losses(logits, batch, 0.0)
+        return {"loss": loss.cpu().numpy()} | likeliest(*logits, batch, self.max_answer_tokens)
 
     def score(self, outcomes: dict[str, np.ndarray], rows: Dataset, labels: Sequence[str]) -> dict[str, float]:
         """The metrics over questions, and ``loss`` a window."""
-        found = self.found(outcomes, rows)
-        scores = metric.compute(self.metrics, self.answers, *_compared(found, [each["answer"] for each in found]))
+        answered = found(outcomes, rows["example"][:], rows, self.no_answer_threshold)
+        scores = metric.compute(self.metrics, self.answers, *compared(answered, [each["answer"] for each in answered]))
         return scores | {"loss": float(outcomes["loss"].mean())}
 
-    def found(self, outcomes: dict[str, np.ndarray], rows: Dataset) -> list[dict[str, Any]]:
-        """The answer to each question: the likeliest of all its windows, or the empty text.
+    def answer(
+        self, inputs: Sequence[dict[str, Any]], network: Any, processor: Any, generation: Any
+    ) -> list[dict[str, Any]]:
+        """To each question ``answer`` (empty for none), ``score`` (a probability), ``start`` and ``end``.
 
-        Each with ``id``, ``question``, ``answers`` (those that are right), ``answer``, ``start`` and ``end`` (in the
-        characters of its context), ``no_answer`` (probability that there is none) and its windows' largest ``loss``.
+        Args:
+            inputs: each with ``question`` and ``context``, of any length.
+            network: in evaluation mode.
+            processor: its tokenizer.
+            generation: not used.
         """
-        examples, scores, losses = rows["example"][:], outcomes["score"], outcomes["loss"]
-        windows: dict[int, list[int]] = {}
-        for window, example in enumerate(examples):
-            windows.setdefault(example, []).append(window)
-        answers = []
-        for mine in windows.values():
-            window = max(mine, key=lambda each: (scores[each], -each))
-            row, score = rows[window], float(scores[window])
-            none = score == -math.inf or (self.no_answer_threshold is not None and -score > self.no_answer_threshold)
-            start = end = row["offset"]
-            text = ""
-            if not none:
-                first, last = row["starts"][outcomes["start"][window]], row["ends"][outcomes["end"][window]]
-                text = row["passage"][first:last].strip()
-                start += first + len(row["passage"][first:last]) - len(row["passage"][first:last].lstrip())
-                end = start + len(text)
-            answers.append(
-                {name: row[name] for name in ("id", "question", "answers")}
-                | {"answer": text, "start": start, "end": end, "loss": max(float(losses[each]) for each in mine)}
-                | {"no_answer": 1 / (1 + math.exp(min(score, 700)))}
-            )
-        return answers
+        import numpy as np
+
+        batch = {name: [each[name] for each in inputs] for name in ("question", "context")}
+        batch |= {"answer": [""] * len(inputs), "example": list(range(len(inputs)))}
+        columns = windows(batch, processor, layout(processor), self._cut)
+        encoded = [{name: columns[name][at] for name in columns} for at in range(len(columns["example"]))]
+        parts = []
+        for start in range(0, len(encoded), len(inputs)):  # No more windows at once than there are inputs.
+            tensors = self.collate([[window] for window in encoded[start : start + len(inputs)]], processor)
+            on_device = {name: value.to(network.device) for name, value in tensors.items()}
+            parts.append(self.outcomes(network, on_device, processor, generation))
+        outcomes = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        answered = found(outcomes, columns["example"], encoded, self.no_answer_threshold)
+        return [{name: each[name] for name in ("answer", "score", "start", "end")} for each in answered]
 
     def baseline(self, rows: Dataset, labels: Sequence[str]) -> dict[str, float]:
         """Always the most frequent answer of ``rows``, which may be that there is none."""
@@ -271,21 +215,21 @@ class QuestionAnswering(Trainable, name="question_answering"):
         counts = Counter(text for texts in golds.values() for text in set(texts) or {""})
         (most, _), *_ = counts.most_common(1)
         questions = [{"id": str(example), "answers": texts} for example, texts in golds.items()]
-        return metric.compute(self.metrics, self.answers, *_compared(questions, [most] * len(questions)))
+        return metric.compute(self.metrics, self.answers, *compared(questions, [most] * len(questions)))
 
     def findings(
         self, outcomes: dict[str, np.ndarray], rows: Dataset, labels: Sequence[str], processor: Any
     ) -> Findings:
         """The scores of questions with and without an answer, and the wrong answers with the highest loss."""
-        found = self.found(outcomes, rows)
+        answered = found(outcomes, rows["example"][:], rows, self.no_answer_threshold)
         kinds: dict[str, list[Any]] = {}
-        for kind, some in (("with an answer", [each for each in found if each["answers"]]),
-                           ("without one", [each for each in found if not each["answers"]])):  # fmt: skip
+        for kind, some in (("with an answer", [each for each in answered if each["answers"]]),
+                           ("without one", [each for each in answered if not each["answers"]])):  # fmt: skip
             if some:
-                scores = metric.compute(self.metrics, self.answers, *_compared(some, [each["answer"] for each in some]))
+                scores = metric.compute(self.metrics, self.answers, *compared(some, [each["answer"] for each in some]))
                 for name, value in {"questions": kind, "number": len(some), **scores}.items():
                     kinds.setdefault(name, []).append(value)
-        wrong = [each for each in found if each["answer"] not in (each["answers"] or [""])]
+        wrong = [each for each in answered if each["answer"] not in (each["answers"] or [""])]
         columns = {
             "id": [each["id"] for each in wrong],
             "question": [each["question"] for each in wrong],
@@ -304,17 +248,3 @@ class QuestionAnswering(Trainable, name="question_answering"):
                 if context != last:
                     yield context
                 last = context
-
-
-def _compared(questions: list[dict[str, Any]], given: list[str]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Predictions and references as metrics take them, of ``questions`` with ``id``, ``answers``, ``no_answer``."""
-    predictions = [
-        {"id": each["id"], "prediction_text": text, "no_answer_probability": each.get("no_answer", float(not text))}
-        for each, text in zip(questions, given, strict=True)
-    ]
-    references = [
-        # Where in the context they are is not kept; no metric reads it.
-        {"id": each["id"], "answers": {"text": each["answers"], "answer_start": [0] * len(each["answers"])}}
-        for each in questions
-    ]
-    return predictions, references

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -32,29 +32,12 @@ class Encoded:
     """What is odd about the rows and should be known before training, a line each."""
 
 
-def mapped(
-    rows: Dataset, features: Callable[..., dict[str, list[Any]]], types: dict[str, Any], *, positions: bool = False
-) -> Dataset:
-    """``rows`` turned into other columns, a thousand at a time; ``types`` names the type of each new column.
-
-    ``features`` takes a batch of columns and, if asked for, the ``positions`` of its rows.
-    """
-    from datasets import Features, List, Value
-
-    def feature(kind: Any) -> Any:
-        if isinstance(kind, list):
-            return List(feature(kind[0]))
-        return Value(kind) if isinstance(kind, str) else kind
-
-    made = {name: feature(kind) for name, kind in types.items()}
-    return rows.map(
-        features,
-        positions,
-        batched=True,
-        remove_columns=rows.column_names,
-        features=Features(made),
-        keep_in_memory=True,
-    )
+def text_fault(row: dict[str, Any], column: str, may_be_blank: bool = False) -> str | None:
+    """Why a row's text cannot be used: ``text: is empty``; None if it can."""
+    text = row[column]
+    if text is None or (text == "" or (isinstance(text, str) and not text.strip())) > may_be_blank:
+        return f"{column}: is empty"
+    return None if isinstance(text, str) else f"{column}: is {text!r:.40}, which is not text"
 
 
 def objects(values: Sequence[Any]) -> np.ndarray:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field, PositiveInt
 
 from xp import metric
-from xp.error import UserError, nearest
+from xp.error import UserError
 from xp.findings import Findings, worst
 from xp.task.base import IGNORE, Encoded, Trainable, mapped, padded
+from xp.task.languages import language_token
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,6 +30,7 @@ class Text2TextGeneration(Trainable, name="text2text_generation"):
     peft_type: ClassVar[str] = "SEQ_2_SEQ_LM"
     columns: ClassVar[tuple[str, ...]] = ("text", "target")
     answers: ClassVar[str] = "text"
+    generates: ClassVar[bool] = True
     takes: ClassVar[str] = "a text"
     gives: ClassVar[str] = "the text that belongs to it"
 
@@ -71,7 +73,7 @@ class Text2TextGeneration(Trainable, name="text2text_generation"):
 
     def encode(self, rows: Dataset, processor: Any, labels: Sequence[str]) -> Encoded:
         """``input_ids`` of prefix and text, ``labels`` of the target, which always end with the end token."""
-        self.language_token(processor)
+        language_token(processor, self.source_language, self.target_language)
         end = processor.eos_token_id
         if end is None:
             raise UserError(f"task={self.name}: this model's tokenizer has no end token; choose another model")
@@ -104,21 +106,20 @@ class Text2TextGeneration(Trainable, name="text2text_generation"):
         texts, targets = sum(encoded["over_text"]), sum(encoded["over_target"])
         if self.overlong == "error" and texts + targets:
             raise UserError(
-                f"task.overlong=error: {texts} of {len(rows)} texts have more than task.max_length={self.max_length} "
-                f"tokens, {targets} targets more than task.max_target_length={self.max_target_length}; raise them, or "
-                "choose task.overlong=truncate or drop"
+                f"task.overlong=error: {texts} of {len(rows)} texts have more tokens than task.max_length="
+                f"{self.max_length}, {targets} targets more than task.max_target_length={self.max_target_length}; "
+                "raise them, or choose task.overlong=truncate or drop"
             )
+        notes = {"rows": len(rows), "truncated_texts": texts, "truncated_targets": targets}
         if self.overlong == "drop":
-            notes = {"long_texts": texts, "long_targets": targets}
-            encoded = encoded.filter(
-                lambda text, target: [not (a or b) for a, b in zip(text, target, strict=True)],
-                input_columns=["over_text", "over_target"],
-                batched=True,
-            )
-            notes["dropped"] = len(rows) - len(encoded)
-        else:
-            notes = {"truncated_texts": texts, "truncated_targets": targets}
-        return Encoded(encoded.remove_columns(["over_text", "over_target"]), {"rows": len(rows)} | notes)
+            encoded = encoded.filter(lambda row: not (row["over_text"] or row["over_target"]))
+            notes = {
+                "rows": len(rows),
+                "long_texts": texts,
+                "long_targets": targets,
+                "dropped": len(rows) - len(encoded),
+            }
+        return Encoded(encoded.remove_columns(["over_text", "over_target"]), notes)
 
     def _sources(self, texts: Sequence[str], processor: Any) -> tuple[list[list[int]], list[bool]]:
         """The tokens of prefix and text, cut to the longest, and which of them were cut."""
@@ -129,32 +130,6 @@ class Text2TextGeneration(Trainable, name="text2text_generation"):
             cut = processor(whole, truncation=True, max_length=self.max_length)["input_ids"]
             tokens = [cut[at] if long else tokens[at] for at, long in enumerate(over)]
         return tokens, over
-
-    def language_token(self, processor: Any) -> int | None:
-        """Tell the tokenizer its languages; gives the token that an answer in the target's language begins with.
-
-        Raises:
-            UserError: the tokenizer has no languages and one is given, or the reverse, or there is no such language.
-        """
-        given = {"src_lang": self.source_language, "tgt_lang": self.target_language}
-        names = {"src_lang": "source_language", "tgt_lang": "target_language"}
-        if not hasattr(processor, "src_lang"):
-            for attribute, code in given.items():
-                if code is not None:
-                    raise UserError(
-                        f"task.{names[attribute]}={code}: this model's tokenizer knows no languages; set it to null, "
-                        "or say the language in task.prefix"
-                    )
-            return None
-        codes = sorted(getattr(processor, "lang_code_to_id", None) or processor.added_tokens_encoder)
-        for attribute, code in given.items():
-            if code not in codes:
-                hint = nearest(str(code), [each for each in codes if not each.startswith("<")])
-                raise UserError(f"task.{names[attribute]}={code}: this model's tokenizer needs one it knows.{hint}")
-            setattr(processor, attribute, code)
-        if hasattr(processor, "get_lang_id"):
-            return int(processor.get_lang_id(self.target_language))
-        return int(processor.convert_tokens_to_ids(self.target_language))
 
     def collate(self, sequences: Sequence[Sequence[dict[str, Any]]], processor: Any) -> dict[str, Tensor]:
         """``input_ids`` and ``attention_mask`` (rows, longest text), ``labels`` (rows, longest target)."""
@@ -206,19 +181,43 @@ class Text2TextGeneration(Trainable, name="text2text_generation"):
         self, inputs: dict[str, Tensor], network: Any, processor: Any, generation: Any
     ) -> tuple[list[str], list[bool]]:
         """An answer to each row, and whether it came to its end within ``generation.max_new_tokens``."""
-        begin = self.language_token(processor)
+        begin = language_token(processor, self.source_language, self.target_language)
         tokens = generation.generate(network, inputs, processor, first=begin).tolist()
         texts = processor.batch_decode(tokens, skip_special_tokens=True)
         return [text.strip() for text in texts], [processor.eos_token_id in row for row in tokens]
 
+    def measured(self, row: dict[str, Any]) -> tuple[str, ...]:
+        """The text that the model is given for one input."""
+        return (self.prefix + row["text"],)
+
+    def answer(
+        self, inputs: Sequence[dict[str, Any]], network: Any, processor: Any, generation: Any
+    ) -> list[dict[str, Any]]:
+        """To each text its ``generated_text``; a text longer than ``max_length`` loses its end.
+
+        Args:
+            inputs: each with ``text``.
+            network: in evaluation mode.
+            processor: its tokenizer.
+            generation: how to write.
+        """
+        language_token(processor, self.source_language, self.target_language)
+        tokens, _ = self._sources([each["text"] for each in inputs], processor)
+        batch = {
+            "input_ids": padded(tokens, processor.pad_token_id).to(network.device),
+            "attention_mask": padded([[1] * len(row) for row in tokens], 0).to(network.device),
+        }
+        texts, _ = self._written(batch, network, processor, generation)
+        return [{"generated_text": text} for text in texts]
+
     def score(self, outcomes: dict[str, np.ndarray], rows: Dataset, labels: Sequence[str]) -> dict[str, float]:
         """The metrics, ``loss`` a token of the targets, and the share of answers that are ``finished``."""
-        scores = {"loss": float(outcomes["loss"].sum()) / sum(rows["items"])}
+        loss = {"loss": float(outcomes["loss"].sum()) / sum(rows["items"])}
         if not self.metrics:
-            return scores
+            return loss
         references = [[target] for target in rows["target"]]
-        found = metric.compute(self.metrics, self.answers, outcomes["text"].tolist(), references)
-        return found | scores | {"finished": float(outcomes["finished"].mean())}
+        scores = metric.compute(self.metrics, self.answers, outcomes["text"].tolist(), references)
+        return scores | loss | {"finished": float(outcomes["finished"].mean())}
 
     def baseline(self, rows: Dataset, labels: Sequence[str]) -> dict[str, float]:
         """Always the most frequent target of ``rows``."""

@@ -9,10 +9,11 @@ from pydantic import PositiveInt, model_validator
 
 from xp import metric
 from xp.error import UserError
-from xp.task.base import Encoded, Trainable, mapped, padded, settled
+from xp.task.base import Encoded, Trainable, mapped, padded, settled, text_fault
 from xp.task.encoding import check_pair, encode_texts, settle_pair
 from xp.task.many_labels import ManyLabels
 from xp.task.number import Number
+from xp.task.prediction import TextPrediction
 from xp.task.problem import OneLabel, Problem
 
 if TYPE_CHECKING:
@@ -34,8 +35,9 @@ class TextClassification(Trainable, name="text_classification"):
     columns: ClassVar[tuple[str, ...]] = ("text", "label")
     optional_columns: ClassVar[tuple[str, ...]] = ("text_pair",)
     pipeline: ClassVar[str] = "text-classification"
-    takes: ClassVar[str] = "a text, or a pair of them: {text, text_pair}"
+    takes: ClassVar[str] = "a text, or a pair of texts"
     gives: ClassVar[str] = "labels with their probabilities, or a number"
+    optional_inputs: ClassVar[tuple[str, ...]] = ("text_pair",)
 
     problem: Literal["auto", "single_label", "multi_label", "regression"]
     """What the label column asks for. auto: lists are several labels, numbers with a fraction part regression."""
@@ -60,10 +62,26 @@ class TextClassification(Trainable, name="text_classification"):
             raise ValueError("labels: a number has no labels, and no labels are none to choose from; set it to null")
         return self
 
+    prediction: TextPrediction
+    """What command=predict gives."""
+
     @property
     def longest(self) -> int:
         """Longest text, in tokens."""
         return self.max_length
+
+    def arguments(self, row: dict[str, Any]) -> dict[str, Any]:
+        """The pipeline's own way of saying "the best alone" and "all"."""
+        top_k: dict[str, Any] = {1: {}, "all": {"top_k": None}}.get(self.prediction.top_k, self.options)
+        return {name: value for name, value in self.options.items() if name != "top_k"} | top_k
+
+    def truncating(self, limit: int) -> dict[str, Any]:
+        """To the tokenizer."""
+        return {"truncation": True, "max_length": limit}
+
+    def measured(self, row: dict[str, Any]) -> tuple[str, ...]:
+        """The text, or the pair of texts."""
+        return (row["text"], row["text_pair"]) if row.get("text_pair") else (row["text"],)
 
     @property
     def answers(self) -> str:  # type: ignore[override]
@@ -119,8 +137,8 @@ class TextClassification(Trainable, name="text_classification"):
     def fault(self, row: dict[str, Any]) -> str | None:
         """A text that is no text, or a label that does not go with the problem."""
         for column in ("text", "text_pair"):
-            if column in row and not isinstance(row[column], str):
-                return f"{column}: {'is missing' if row[column] is None else f'{row[column]!r} is not a text'}"
+            if column in row and (reason := text_fault(row, column)):
+                return reason
         if self.problem != "auto":
             return self._problem.fault(row)
         lists, number = isinstance(row["label"], list), isinstance(row["label"], float)

@@ -15,6 +15,7 @@ from xp.findings import Findings, confusion, per_class, worst
 from xp.task.base import IGNORE, Encoded, Trainable, mapped, objects, padded, settled
 from xp.task.classification import class_config
 from xp.task.encoding import encode_words, frame, word_windows
+from xp.task.prediction import TokenPrediction
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,6 +54,9 @@ class TokenClassification(Trainable, name="token_classification"):
     overlong: Literal["truncate", "split", "drop", "error"]
     """What becomes of a longer sentence, always between words; ``split`` makes several rows that are scored as one
     sentence; words that ``truncate`` cuts off are counted, and scored as predicted ``O``."""
+
+    prediction: TokenPrediction
+    """What command=predict gives."""
 
     @property
     def longest(self) -> int:

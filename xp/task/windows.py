@@ -39,6 +39,20 @@ class Layout:
         return [kind for kind, size in zip(self.types, sizes, strict=True) for _ in range(size)]
 
 
+@dataclass(frozen=True)
+class Cut:
+    """How contexts are cut into windows, in tokens."""
+
+    max_length: int
+    """Longest window."""
+
+    max_question_tokens: int
+    """Longest question; a longer one loses its end."""
+
+    stride: int
+    """What two neighbouring windows share."""
+
+
 def layout(processor: Any) -> Layout:
     """The layout that a tokenizer has for pairs, if it gives "no answer" a token that has seen the context.
 
@@ -134,3 +148,54 @@ def pieces(tokens: int, room: int, stride: int) -> list[tuple[int, int]]:
     Neighbours share ``stride`` tokens; there is always one window, even over nothing.
     """
     return [(start, min(start + room, tokens)) for start in range(0, max(1, tokens - stride), room - stride)]
+
+
+def windows(batch: dict[str, list[Any]], processor: Any, form: Layout, cut: Cut) -> dict[str, list[Any]]:
+    """The columns of all windows of a batch of rows: a question beside each piece of its context.
+
+    ``input_ids``, ``length``, ``items`` (1), ``token_type_ids`` where the layout has them; ``first`` (place of the
+    first token of context), ``starts`` and ``ends`` (characters of each token of context in the ``passage``, which
+    begins at the context's character ``offset``); ``none``, ``start``, ``end`` (places of "no answer" and of the answer
+    in this window, which is "no answer" where it does not hold one wholly); ``example``, ``id``, ``question``,
+    ``answers`` of the row, and whether its question was ``cut``.
+    """
+    made: list[dict[str, Any]] = []
+    plain = {"add_special_tokens": False, "verbose": False}
+    questions = processor(batch["question"], **plain)["input_ids"]
+    contexts = processor(batch["context"], return_offsets_mapping=True, **plain)
+    for at, whole in enumerate(questions):
+        row = {name: batch[name][at] for name in batch}
+        question = whole[: cut.max_question_tokens]
+        tokens, offsets = contexts["input_ids"][at], contexts["offset_mapping"][at]
+        gold = golds(row)
+        spans = [covered(offsets, start, start + len(text)) for text, start in gold]
+        room = cut.max_length - form.size - len(question)
+        for begin, end in pieces(len(tokens), room, cut.stride):
+            inside = [span for span in spans if span and begin <= span[0] and span[1] < end]
+            sequence = form.joined(question, tokens[begin:end])
+            first = len(form.before) + len(question) + len(form.between)
+            none = form.no_answer % len(sequence)
+            start, stop = (first + place - begin for place in inside[0]) if inside else (none, none)
+            shift = offsets[begin][0] if end > begin else 0
+            window = {
+                "input_ids": sequence,
+                "first": first,
+                "starts": [place[0] - shift for place in offsets[begin:end]],
+                "ends": [place[1] - shift for place in offsets[begin:end]],
+                "none": none,
+                "start": start,
+                "end": stop,
+                "passage": row["context"][shift : offsets[end - 1][1]] if end > begin else "",
+                "offset": shift,
+                "example": row["example"],
+                "id": str(row.get("id", row["example"])),
+                "question": row["question"],
+                "answers": [text for text, _ in gold],
+                "length": len(sequence),
+                "items": 1,
+                "cut": len(whole) > len(question),
+            }
+            if form.types is not None:
+                window["token_type_ids"] = form.type_ids(len(question), end - begin)
+            made.append(window)
+    return {name: [window[name] for window in made] for name in made[0]}
