@@ -33,7 +33,7 @@ def tokenizer() -> Any:
 
 def task(**settings: Any) -> MaskedLM:
     values = {"max_length": 512, "overlong": "split", "mask_share": 0.15, "whole_words": False}
-    values |= {"replace_mask": 0.8, "replace_random": 0.1} | settings
+    values |= {"replace_mask": 0.8, "replace_random": 0.1, "prediction": {"top_k": 5, "targets": None}} | settings
     return MaskedLM(name="masked_lm", metrics=[], **values)
 
 

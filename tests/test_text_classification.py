@@ -29,6 +29,7 @@ def tokenizer() -> Any:
 
 def task(problem: str = "auto", metrics: list[str] | None = None, **settings: Any) -> TextClassification:
     values = {"labels": None, "max_length": 64, "overlong": "truncate", "truncation_side": "right"} | settings
+    values |= {"prediction": {"top_k": 1, "function_to_apply": None}}
     metrics = METRICS[problem] if metrics is None else metrics
     return TextClassification(name="text_classification", problem=problem, metrics=metrics, **values)
 
@@ -120,8 +121,8 @@ def test_a_label_at_fault_is_said(problem: str, label: Any, said: str) -> None:
 def test_good_rows_have_no_fault_and_texts_that_are_none_do() -> None:
     for problem, label in (("auto", "a"), ("auto", []), ("multi_label", ["a"]), ("regression", 3), ("auto", 0)):
         assert task(problem, metrics=[]).fault({"text": "a", "text_pair": "b", "label": label}) is None
-    assert task(metrics=[]).fault({"text": None, "label": 1}) == "text: is missing"
-    assert task(metrics=[]).fault({"text": "a", "text_pair": 3, "label": 1}) == "text_pair: 3 is not a text"
+    assert task(metrics=[]).fault({"text": None, "label": 1}) == "text: is empty"
+    assert task(metrics=[]).fault({"text": "a", "text_pair": 3, "label": 1}) == "text_pair: is 3, which is not text"
 
 
 def test_lists_of_class_labels_have_their_names(tokenizer: Any) -> None:

@@ -70,6 +70,7 @@ def tokenizer(request: pytest.FixtureRequest) -> Any:
 
 def task(metrics: tuple[str, ...] = ("entity", "word_accuracy"), **settings: Any) -> TokenClassification:
     values = {"labels": None, "label_tokens": "first", "max_length": 64, "overlong": "split"} | settings
+    values |= {"prediction": {"aggregation_strategy": "simple", "ignore_labels": ["O"], "stride": None}}
     return TokenClassification(name="token_classification", metrics=list(metrics), **values)
 
 
