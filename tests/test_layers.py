@@ -10,16 +10,16 @@ import pytest
 from conftest import ROOT
 
 LAYERS = [
-    {"error", "world", "batching"},  # import nothing of xp
-    {"component", "metric", "findings"},
+    {"error", "world", "batching", "stream", "step"},  # import nothing of xp
+    {"component", "metric", "findings", "cache"},
     {"imports"},
     {"tracking", "hardware", "checkpoint"},
     {"model", "peft", "task", "data", "generation"},
-    {"training"},
-    {"evaluation", "job"},
+    {"training", "features"},
+    {"evaluation", "job", "prediction"},
     {"prepare", "backend"},
     {"run"},
-    {"report"},
+    {"report", "show", "naming"},
     {"commands"},
     {"launch"},
     {"compose", "pool"},

@@ -30,7 +30,13 @@ def tokenizer() -> Any:
 
 def classification(max_length: int = 64, overlong: str = "truncate") -> TextClassification:
     return TextClassification(
-        name="text_classification", max_length=max_length, overlong=overlong, metrics=["accuracy", "f1_macro"]
+        name="text_classification",
+        problem="single_label",
+        labels=None,
+        max_length=max_length,
+        overlong=overlong,
+        truncation_side="right",
+        metrics=["accuracy", "f1_macro"],
     )
 
 

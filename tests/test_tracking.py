@@ -114,6 +114,42 @@ def test_a_run_is_all_there(store: str, run: Ran, request: pytest.FixtureRequest
         assert not (corpus / "mlruns").exists()
 
 
+@pytest.mark.parametrize("store", ["embedded", "server"])
+def test_a_table_is_shown_as_one_and_replaced_by_its_next(
+    store: str, compose: Callable[..., Any], request: pytest.FixtureRequest, corpus: Path
+) -> None:
+    """As after a run that is resumed: its last evaluation is logged again."""
+    from xp.findings import Findings, write
+    from xp.tracking import Tracker
+
+    where = [f"tracking.uri={request.getfixturevalue('server')}"] if store == "server" else []
+    tracker = Tracker(compose(*where).tracking, corpus, {}, None)
+    first, second = ({"text": ["ä", "b"][:rows], "loss": [1.5, float("nan")][:rows]} for rows in (2, 1))
+    write(Findings(tables={"worst": first}), corpus / "findings")
+    tracker.artifact(corpus / "findings")
+    tracker.table(first, "findings/worst.json")
+    tracker.table({"label": ["a"]}, "findings/classes.json")
+    tracker.table(second, "findings/worst.json")
+    tracker.close("FINISHED")
+
+    uri = where[0].removeprefix("tracking.uri=") if where else f"sqlite:///{corpus}/runs/mlflow.db"
+    client, tracked = read_back(uri, tracker.opened())
+    assert json.loads(tracked.data.tags["mlflow.loggedArtifacts"]) == [
+        {"path": f"findings/{name}.json", "type": "table"} for name in ("worst", "classes")
+    ]
+    with open(client.download_artifacts(tracked.info.run_id, "findings/worst.json")) as file:
+        assert json.load(file) == {"columns": ["text", "loss"], "data": [["ä", 1.5]]}
+
+
+def test_a_process_that_does_not_track_can_be_told_everything() -> None:
+    from xp.tracking import Tracker, Untracked
+
+    untracked = Untracked()
+    public = {name for name, method in vars(Tracker).items() if callable(method) and not name.startswith("_")}
+    assert public <= vars(untracked).keys() | vars(Untracked).keys()
+    assert untracked.table({"a": [1]}, "a.json") is None  # type: ignore[func-returns-value]
+
+
 def test_the_source_version_is_told(run: Ran, corpus: Path) -> None:
     from xp.hardware import source
 

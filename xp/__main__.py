@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 
-HELP = """xp trains and evaluates transformer models; a config says what, MLflow remembers it.
+HELP = """xp trains, evaluates and uses transformer models; a config says what, MLflow remembers it.
 
     python -m xp [flags] [group=choice ...] [key=value ...]
 
@@ -18,7 +18,10 @@ Examples:
     python -m xp backend=accelerate peft=lora                the same through accelerate, adapters only
     python -m xp data=stdlib_code                            language modelling
     python -m xp data=files data.train=train.tsv data.eval=dev.tsv data.columns.text=sentence
+    python -m xp command=show data=stdlib_chat               rows as the model sees them, and their lengths
     python -m xp command=evaluate model.path=runs/<run>/model
+    python -m xp command=predict model.path=runs/<run>/model inputs=texts.txt
+    python -m xp command=tasks                               what can be predicted, and from what
     python -m xp -m backend=hf,torch,accelerate seed=1,2     a sweep
     python -m xp -m hydra.launcher.slots=2 seed=1,2,3,4      two jobs at a time
 
@@ -32,7 +35,7 @@ Flags:
 
 
 def main() -> int:
-    """The exit code: 0, or 2 after one line about what the user can mend, or the number of a signal plus 128."""
+    """The exit code: 0; 1 if some inputs or jobs failed; 2 after one line on what to mend; or 128 and a signal."""
     gc.freeze()
     gc.disable()  # Nothing that composing makes is garbage, and looking for some costs a tenth of the time.
     from xp.error import UserError
@@ -79,11 +82,15 @@ def _main(arguments: list[str]) -> int:
     from xp.run import Run
 
     run = Run.parse(values)
+    if run.command == "tasks":
+        from xp.report import show_tasks
+
+        show_tasks(compose.tasks(flags.config_dir))
+        return 0
     gc.enable()
     from xp.launch import start
 
-    start(run)
-    return 0
+    return 1 if start(run).get("failed") else 0
 
 
 def _groups(arguments: list[str]) -> str:

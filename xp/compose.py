@@ -20,13 +20,18 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from xp import naming
 from xp.error import UserError, nearest
+from xp.naming import LITERAL, literal, task_name
 
 HYDRA_KEYS = ("hydra.launcher.slots", "hydra.sweeper.params", "hydra.sweeper.max_batch_size",
               "hydra/sweeper", "hydra/launcher")  # fmt: skip
 """What of Hydra's own config may be set. The rest of it can run code or write anywhere."""
 
-OPEN = ("data.columns.", "model.config.", "training.optimizer_options.", "training.schedule_options.")
+OPEN = re.compile(
+    r"(data(\.sources\.\w+)?\.columns|data\.weights|model\.config|model\.processor|training\.optimizer_options"
+    r"|training\.schedule_options)[.=]"
+)
 """Mappings that take keys of the user's own, without Hydra's plus sign before them."""
 
 
@@ -126,7 +131,22 @@ def checked(overrides: list[str], config_dir: str | None) -> list[str]:
         if key.startswith("hydra") and not key.startswith(HYDRA_KEYS):
             raise UserError(f"{key}: this part of Hydra's config is closed.{nearest(key, HYDRA_KEYS)}")
     search = [f"hydra.searchpath=[file://{Path(config_dir).absolute()}]"] if config_dir else []
-    return search + [f"++{override}" if override.startswith(OPEN) else override for override in overrides]
+    spelled = [_spelled(override) for override in overrides]
+    return search + [f"++{override}" if OPEN.match(override) else override for override in spelled]
+
+
+def _spelled(override: str) -> str:
+    """An override whose value a person may type in ways of their own: names of tasks, and a text to predict from."""
+    key, equals, value = override.partition("=")
+    if equals and key.lstrip("+") == "task":
+        return f"{key}={','.join(task_name(each) for each in value.split(','))}"
+    return f"{key}={literal(value)}" if equals and key.lstrip("+") in LITERAL else override
+
+
+def tasks(config_dir: str | None) -> list[dict[str, str]]:
+    """The rows of ``command=tasks``: what is in ``task/`` of every folder of configs."""
+    own = [Path(config_dir)] if config_dir else []
+    return naming.tasks([conf_folder(), Path("conf"), *own])
 
 
 @contextmanager
@@ -211,10 +231,16 @@ def _known_keys(overrides: list[str]) -> list[str]:
     chosen |= dict(each.split("=") for each in overrides if re.fullmatch(r"[a-z_]+=\w+", each))
     keys = [key for key in root if key not in ("defaults", "hydra")]
     for group, choice in chosen.items():
-        file = conf_folder() / group / f"{choice}.yaml"
-        if file.is_file() and group != "experiment":
-            keys += [group, *_paths(yaml.safe_load(file.read_text()), f"{group}.")]
+        if group != "experiment" and (conf_folder() / group / f"{choice}.yaml").is_file():
+            keys += [group, *_keys_of(group, str(choice))]
     return keys
+
+
+def _keys_of(group: str, choice: str) -> list[str]:
+    """The keys of a yaml and of those of its group that it is based on."""
+    settings = yaml.safe_load((conf_folder() / group / f"{choice}.yaml").read_text())
+    bases = [each for each in settings.get("defaults", []) if isinstance(each, str) and each != "_self_"]
+    return [*(key for base in bases for key in _keys_of(group, base)), *_paths(settings, f"{group}.")]
 
 
 def _paths(settings: dict[str, Any], prefix: str) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from xp import batching, world
 from xp.error import UserError
+from xp.step import Step, Window
+from xp.stream import Stream, iterable
 from xp.training import BY_METRIC, Training
 
 if TYPE_CHECKING:
@@ -21,43 +22,6 @@ if TYPE_CHECKING:
     import torch
     from datasets import Dataset
     from torch import Tensor, nn
-
-
-@dataclass(frozen=True)
-class Step:
-    """One optimizer step, as one process does it."""
-
-    number: int
-    """Counted from 1 over the whole training."""
-
-    ends_epoch: bool
-    items: int
-    """Items of the whole step over all processes: what its loss is divided by."""
-
-    batches: list[dict[str, Tensor]]
-    """This process's micro-batches, on the CPU."""
-
-    weights: list[float]
-    """1.0 for each micro-batch, 0.0 for one that only keeps step with other processes."""
-
-    tokens: int
-    """Tokens in this process's micro-batches, without padding."""
-
-    room: int
-    """The same with padding."""
-
-
-@dataclass
-class Window:
-    """What happened since the last point of the training curves."""
-
-    loss: Tensor | float = 0.0
-    """This process's summed loss; stays on the device, because reading it would stop the device."""
-
-    items: int = 0
-    tokens: int = 0
-    room: int = 0
-    started: float = field(default_factory=time.perf_counter)
 
 
 @dataclass
@@ -72,7 +36,7 @@ class Job:
     network: nn.Module
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LRScheduler
-    rows: Dataset
+    rows: Dataset | Stream
     """Encoded training rows, see `xp.task.Encoded`."""
 
     seed: int
@@ -111,6 +75,9 @@ class Job:
     metrics: dict[str, float] = field(default_factory=dict)
     """The newest evaluation."""
 
+    notes: dict[str, int] = field(default_factory=dict)
+    """Of a stream: what became of its rows."""
+
     _window: Window = field(default_factory=Window)
     _worse: int = 0
 
@@ -123,20 +90,38 @@ class Job:
         """Every step of the training, its batches prepared by ``recipe.workers`` processes."""
         from torch.utils.data import DataLoader
 
-        plan = list(islice(self._plan(), self.total_steps))
-        loader: DataLoader[Step] = DataLoader(
-            range(len(plan)),  # type: ignore[arg-type]
+        streamed = isinstance(self.rows, Stream)
+        plan = [] if streamed else list(islice(self._plan(), self.total_steps))
+        loader: DataLoader[Any] = DataLoader(
+            iterable(self._streamed) if streamed else range(len(plan)),  # type: ignore[arg-type]
             batch_size=None,
             num_workers=self.recipe.workers,
             multiprocessing_context="fork" if self.recipe.workers else None,  # The job itself cannot be pickled.
-            collate_fn=partial(self._prepare, plan),
+            collate_fn=_same if streamed else partial(self._prepare, plan),  # type: ignore[arg-type]
         )
         self.network.train()
         self._window = Window()
-        yield from loader
+        try:
+            yield from loader
+        except UserError as error:  # From a worker it comes with the worker's traceback, which ends in its one line.
+            raise UserError(str(error).rstrip().rpartition("UserError: ")[2]) from error
+
+    def _streamed(self) -> Iterator[Step]:
+        """Steps from one window of a stream after the other, each window batched like the rows of an epoch."""
+        assert isinstance(self.rows, Stream)
+        number = 0
+        for window, rows in enumerate(self.rows.windows(batching.GROUP * self.recipe.batch_size)):
+            lengths = rows["length"][:]
+            for step in batching.steps(lengths, self.recipe.batch_size, self.seed, window, self.recipe.batching):
+                if number == self.total_steps:
+                    return
+                yield self._step(rows, number, step, window, ends_epoch=False)
+                number += 1
+        raise UserError("data.streaming=true: the stream has no row that can be trained on")
 
     def _plan(self) -> Iterator[tuple[list[int], int, bool]]:
         """Rows of one step after the other, their epoch, and whether it ends with them; goes on for ever."""
+        assert not isinstance(self.rows, Stream)
         lengths = self.rows["length"][:]
         for epoch in count():
             steps = batching.steps(lengths, self.recipe.batch_size, self.seed, epoch, self.recipe.batching)
@@ -144,10 +129,14 @@ class Job:
                 yield step, epoch, number == len(steps)
 
     def _prepare(self, plan: list[tuple[list[int], int, bool]], number: int) -> Step:
+        assert not isinstance(self.rows, Stream)
+        rows, epoch, ends_epoch = plan[number]
+        return self._step(self.rows, number, rows, epoch, ends_epoch)
+
+    def _step(self, encoded: Dataset, number: int, rows: list[int], epoch: int, ends_epoch: bool) -> Step:
         import numpy as np
 
-        rows, epoch, ends_epoch = plan[number]
-        table = self.rows[rows]
+        table = encoded[rows]
         examples = {
             row: self.draw({name: table[name][at] for name in table}, np.random.default_rng([self.seed, epoch, row]))
             for at, row in enumerate(rows)
@@ -163,19 +152,23 @@ class Job:
             items=sum(example["items"] for example in examples.values()),
             batches=batches,
             weights=[1.0 if part else 0.0 for part in mine],
-            tokens=sum(lengths[row] for part in mine for each in part for row in each),
+            tokens=sum(examples[row].get("tokens", lengths[row]) for part in mine for each in part for row in each),
+            notes=dict(self.rows.notes) if isinstance(self.rows, Stream) else {},
             room=sum(len(part) * max(sum(lengths[row] for row in each) for each in part) for part in mine if part),
         )
 
     def loss(self, network: nn.Module, step: Step, micro: int) -> Tensor:
         """A micro-batch's share of the step's mean loss, scaled so that the mean over processes is that loss.
 
-        Seeds torch by (seed, step, micro-batch, rank) first: so dropout is the same on every backend, whatever
-        was computed in between.
+        Seeds torch and numpy by (seed, step, micro-batch, rank) first: so dropout, and the masks that speech models
+        draw with numpy, are the same on every backend, whatever was computed in between.
         """
+        import numpy as np
         import torch
 
-        torch.manual_seed(mixed(self.seed, step.number, micro, world.rank()))
+        seed = batching.mixed(self.seed, step.number, micro, world.rank())
+        torch.manual_seed(seed)
+        np.random.seed(seed % 2**32)
         batch = {name: value.to(self.device, non_blocking=True) for name, value in step.batches[micro].items()}
         with self.autocast():
             summed = self.batch_loss(network, batch)
@@ -193,6 +186,7 @@ class Job:
         window = self._window
         window.loss = window.loss + losses * (step.items / world.size())
         window.items += step.items
+        self.notes = step.notes
         window.tokens += step.tokens
         window.room += step.room
         last = step.number == self.total_steps
@@ -251,7 +245,5 @@ class Job:
             self.done = self.recipe.patience is not None and self._worse >= self.recipe.patience
 
 
-def mixed(*parts: int) -> int:
-    """A 63-bit seed from several numbers, without the correlations that adding them up would leave."""
-    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1
+def _same(step: Step) -> Step:
+    return step

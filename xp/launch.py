@@ -91,6 +91,8 @@ def start(run: Run, parent: str | None = None) -> dict[str, Any]:
         UserError: what the user can mend; the tracked run, if it had begun, says so too.
     """
     wanted = processes(run)
+    if run.command == "show":
+        return _show(run)
     if world.size() > 1:  # Launched from outside: the ranks take rank 0's folder.
         from xp.hardware import choose_device
 
@@ -102,6 +104,16 @@ def start(run: Run, parent: str | None = None) -> dict[str, Any]:
             world.leave()
     folder = _frozen(run)
     return _start_workers(wanted, folder, parent) if wanted > 1 else work(run, folder, parent)
+
+
+def _show(run: Run) -> dict[str, Any]:
+    """Show rows: no folder, no tracked run, no result."""
+    from xp import commands
+    from xp.report import Report
+
+    _quiet()
+    commands.show(run, Report())
+    return {}
 
 
 def _frozen(run: Run) -> Path:
@@ -166,11 +178,12 @@ def work(run: Run, folder: Path, parent: str | None) -> dict[str, Any]:
     tracker = Tracker(run.tracking, folder, _tags(run, folder) | source(), parent) if world.rank() == 0 else Untracked()
     status, error = "KILLED", ""
     try:
-        command = {"train": commands.train, "evaluate": commands.evaluate}[run.command]
+        command = {"train": commands.train, "evaluate": commands.evaluate, "predict": commands.predict}[run.command]
         result = command(run, folder, tracker, report)
         result |= {"run": folder.name, "run_id": tracker.opened(), "folder": str(folder)}
         if world.rank() == 0:
-            tracker.artifact(commands.write_result(result, folder))
+            (folder / "result.json").write_text(json.dumps(result, indent=2) + "\n")
+            tracker.artifact(folder / "result.json")
             if "model" in result and run.tracking.log_model:
                 tracker.artifact(Path(result["model"]))
         if result.get("digest"):
@@ -213,3 +226,5 @@ def _quiet() -> None:
     transformers.utils.logging.set_verbosity_error()
     # peft 0.21 asks transformers 5.23 by an old name; nothing that a user could change.
     warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+    # Of every spectrogram transformer that was trained on AudioSet; it is how they are.
+    warnings.filterwarnings("ignore", message="At least one mel filter has all zero values", category=UserWarning)

@@ -130,7 +130,7 @@ def _do(values: dict[str, Any], parent: str, answer: Connection, log: Path, slot
 
     if slot is not None:
         torch.set_num_threads(threads)
-        os.environ["OMP_NUM_THREADS"] = str(threads)
+        os.environ["OMP_NUM_THREADS"] = os.environ["XP_CORES"] = str(threads)
         if gpus := torch.cuda.device_count():
             visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus)))).split(",")
             os.environ["CUDA_VISIBLE_DEVICES"] = visible[slot % len(visible)]

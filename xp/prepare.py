@@ -89,7 +89,7 @@ def prepare(
         device=device,
         folder=str(folder),
         collate=partial(task.collate, processor=processor),
-        draw=partial(task.draw, processor=processor),
+        draw=lambda row, generator: task.vary(task.draw(row, generator, processor), generator),
         batch_loss=partial(task.loss, label_smoothing=recipe.label_smoothing),
         autocast=autocast,
         evaluate=evaluated,
@@ -105,7 +105,8 @@ def check_fit(task: Trainable, loaded: Loaded) -> None:
     """Refuse a network that cannot do the task as asked.
 
     Raises:
-        UserError: ``task.max_length`` is more than its positions reach, or a language model that sees the future.
+        UserError: ``task.max_length`` is more than its positions reach, or a language model that sees the future
+            though it must not, or does not though it must.
     """
     most = getattr(loaded.processor, "model_max_length", None) or 1 << 60
     bounds = [most, positions(loaded.network.config) or 1 << 60]
@@ -114,10 +115,22 @@ def check_fit(task: Trainable, loaded: Loaded) -> None:
             f"task.max_length={task.longest}: this model takes sequences of at most {min(bounds)} tokens; "
             f"use task.max_length={min(bounds)} or less, or another model"
         )
+    for name in ("layerdrop", "encoder_layerdrop", "decoder_layerdrop"):
+        value = getattr(loaded.network.config, name, 0.0)
+        if value and world.size() > 1:
+            raise UserError(
+                f"model.config.{name}={value}: layers that are left out at random cannot be trained in several "
+                f"processes, which wait for every weight's gradient; set model.config.{name}=0.0"
+            )
     if task.packable and _sees_ahead(loaded.network, len(loaded.processor)):
         raise UserError(
             f"task={task.name}: this model sees the tokens it is to predict, as encoders do; choose a decoder, "
             "or give model.config.is_decoder=true where the architecture has it"
+        )
+    if task.two_sided and not _sees_ahead(loaded.network, len(loaded.processor)):
+        raise UserError(
+            f"task={task.name}: this model does not see the tokens after a hidden one, as decoders do not; choose an "
+            "encoder, or task=causal_lm"
         )
 
 

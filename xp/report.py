@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +17,8 @@ if TYPE_CHECKING:
 
     from xp.model import Loaded
     from xp.run import Run
+
+COUNTS = ("predict/items", "predict/failed", "predict/truncated")
 
 LINES = 20
 """At most about this many lines of training progress where there is no terminal to draw a bar in."""
@@ -39,7 +45,7 @@ class Report:
         rest = {name: number for name, number in notes.items() if name != "rows" and number}
         if not rest:
             return
-        counts = ", ".join(f"{number:,} {name}" for name, number in rest.items())
+        counts = ", ".join(f"{number:,} {name.replace('_', ' ')}" for name, number in rest.items())
         shares = [f"{rest[word] / notes['rows']:.1%}" for word in ("truncated", "dropped") if word in rest]
         share = f" ({shares[0]} of the rows)" if shares else ""
         at = f" at task.max_length={max_length}" if max_length is not None else ""
@@ -91,19 +97,58 @@ class Report:
             values = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
             self.say(f"step {step:>{len(str(self._total))}}/{self._total}  {values}")
 
+    @contextmanager
+    def predicting(self, total: int) -> Iterator[Callable[[int], None]]:
+        """A bar for so many inputs, on a terminal; gives what is to be told of every few that are done."""
+        if not self.console.is_terminal or self.console.quiet:
+            yield lambda number: None
+            return
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("predicting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=self.console, transient=True) as bar:
+            task = bar.add_task("", total=total)
+            yield lambda number: bar.advance(task, number)
+
+    def predictions(self, lines: list[dict[str, Any]], most: int, file: Path) -> None:
+        """The first predictions as a table, and every input that has none; all of them are in ``file``."""
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table("", "input", "output", show_lines=False)
+        for line in lines[:most]:
+            output = f"failed: {line['error']}" if "error" in line else brief(line["output"])
+            mark = " (of its beginning)" if "truncated" in line else ""
+            table.add_row(str(line["position"]), Text(brief(line["input"], 50)), Text(output + mark))
+        if table.row_count:
+            self.console.print(table)
+        if len(lines) > most:
+            self.say(f"… and {len(lines) - most:,} more in {file}")
+        failures = [line for line in lines if "error" in line]
+        for line in failures[:LINES]:
+            place = f" ({line['place']})" if "place" in line else ""
+            self.say(f"failed   input {line['position']}{place}: {line['error']}")
+        if len(failures) > LINES:
+            self.say(f"failed   … and {len(failures) - LINES:,} more, see {file}")
+        cut = sum("truncated" in line for line in lines)
+        if cut:
+            self.say(f"truncated: {cut:,} of {len(lines):,} inputs were longer than the model reaches; what came "
+                     "after that was left out, as task.overlong says")  # fmt: skip
+
     def result(self, run: Run, result: dict[str, Any], run_id: str) -> None:
         """The short table at the end."""
         from rich.table import Table
 
-        table = Table(title=f"{run.command} {run.choices['model']} on {run.choices['data']}", title_justify="left")
+        subject = run.choices["task"] if run.command == "predict" else run.choices["data"]
+        table = Table(title=f"{run.command} {run.choices['model']} on {subject}", title_justify="left")
         table.add_column("metric")
         table.add_column("value", justify="right")
         baseline = result["baseline"]
         if baseline:
-            table.add_column("majority class", justify="right")
+            table.add_column("baseline", justify="right")
         for name, value in result["metrics"].items():
             beside = f"{baseline[name]:.4f}" if name in baseline else ""
-            table.add_row(name, f"{value:.4f}", *([beside] if baseline else []))
+            table.add_row(name, f"{value:,.0f}" if name in COUNTS else f"{value:.4f}", *([beside] if baseline else []))
         self.console.print(table)
         lines = {}
         if "trainable" in result:
@@ -113,13 +158,14 @@ class Report:
         if "training_seconds" in result:
             lines["time"] += f", training {_duration(result['training_seconds'])}"
         lines["run"] = run_id
-        if "model" in result:
-            lines["model"] = result["model"]
+        for place in ("model", "predictions"):
+            if place in result:
+                lines[place] = result[place]
         lines["compare"] = (
             f"mlflow ui --backend-store-uri {run.tracking.uri}" if run.tracking.embedded else run.tracking.uri
         )
         for name, text in lines.items():
-            self.say(f"{name:<8} {text}")
+            self.say(f"{name:<{max(map(len, lines))}} {text}")
 
 
 def _duration(seconds: float) -> str:
@@ -128,3 +174,38 @@ def _duration(seconds: float) -> str:
         if seconds >= 3600
         else f"{int(seconds // 60)}:{seconds % 60:04.1f}"
     )
+
+
+def brief(output: Any, width: int = 100) -> str:
+    """A prediction in one short line, with a mark where it was cut."""
+    if isinstance(output, list) and len(output) == 1:
+        output = output[0]
+    if isinstance(output, dict) and len(output) == 1:
+        output = next(iter(output.values()))
+    if isinstance(output, dict) and set(output) == {"label", "score"}:
+        output = [output]
+    scored = isinstance(output, list) and output and all(
+        isinstance(each, dict) and len(each) == 2 and "score" in each for each in output
+    )  # fmt: skip
+    if scored:
+        named = [(next(v for k, v in each.items() if k != "score"), each["score"]) for each in output]
+        text = ", ".join(f"{name} {score:.4f}" if isinstance(score, float) else f"{name}" for name, score in named)
+    else:
+        text = output if isinstance(output, str) else json.dumps(output, ensure_ascii=False, default=str)
+    text = " ".join(text.split())
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def show_tasks(tasks: list[dict[str, str]]) -> None:
+    """The table of all tasks: what they are called, whether models are trained for them, what they take and give."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 240
+    table = Table(*tasks[0], title="python -m xp command=predict task=<task> inputs=...", title_justify="left")
+    for task in tasks:
+        table.add_row(*map(Text, task.values()))
+    console.print(table)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, NonNegativeInt, ValidationError, model_validator
 
 from xp import imports, metric
 from xp.backend import Backend
@@ -20,6 +20,7 @@ from xp.generation import Generation
 from xp.hardware import Device, Precision
 from xp.model import Model
 from xp.peft import Peft
+from xp.prediction import Prediction
 from xp.task import Task, Trainable
 from xp.tracking import Tracking
 from xp.training import Training
@@ -28,8 +29,14 @@ from xp.training import Training
 class Run(Settings):
     """A complete run: nothing that decides its outcome lies outside of it, but the rows and the model's files."""
 
-    command: Literal["train", "evaluate"]
-    """What to do."""
+    command: Literal["train", "evaluate", "predict", "show", "tasks"]
+    """What to do: train a model, evaluate one, let it predict, show rows as it sees them, or list the tasks."""
+
+    examples: NonNegativeInt
+    """How many rows of each split command=show prints."""
+
+    inputs: Any
+    """What is to be predicted: a text, a list, a file (text, csv, json lines, image, sound, video), or a folder."""
 
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     """Start of everything random: new weights, the order of the rows, dropout."""
@@ -46,6 +53,9 @@ class Run(Settings):
     imports: list[str]
     """Modules of your own to import, and metrics of the hub as ``hub:<id>``; only the command line can say it."""
 
+    cache: bool
+    """Whether encoded rows are kept in ``<runs>/cache`` for the next run; remove that folder to clear it."""
+
     model: Model
     data: Data
     task: Task
@@ -53,6 +63,7 @@ class Run(Settings):
     peft: Peft
     generation: Generation
     training: Training
+    prediction: Prediction
     tracking: Tracking
 
     choices: dict[str, str]
@@ -60,6 +71,18 @@ class Run(Settings):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Run:
+        self._check_columns()
+        if self.command != "train" and self.backend.processes > 1:
+            raise ValueError(f"backend.processes={self.backend.processes}: command={self.command} runs in one process")
+        if self.command == "predict" and self.inputs is None:
+            raise ValueError("inputs has no value; give inputs=<a text, a list, or a file>")
+        if self.command in ("train", "evaluate"):
+            self._check_training()
+        return self
+
+    def _check_training(self) -> None:
+        if self.inputs is not None:
+            raise ValueError(f"inputs: command={self.command} has rows, from data; use command=predict")
         if not isinstance(self.task, Trainable):
             able = [name for name, each in Task.registry.items() if issubclass(each, Trainable)]
             raise ValueError(
@@ -71,20 +94,30 @@ class Run(Settings):
             raise ValueError(
                 f"training.batching=packed: rows of task={self.task.name} cannot share sequences; use length or shuffle"
             )
-        if self.command != "train" and self.backend.processes > 1:
-            raise ValueError(f"backend.processes={self.backend.processes}: command={self.command} runs in one process")
+        if self.data.streaming and self.command == "train":
+            if self.training.max_steps is None:
+                raise ValueError(
+                    "data.streaming=true: a stream has no epochs; give training.max_steps=<n> training.epochs=null"
+                )
+            if self.training.workers > 1:
+                raise ValueError(
+                    f"training.workers={self.training.workers}: a stream is read by one process; use 0 or 1"
+                )
         decider = self.training.metric
         if decider is not None and decider not in self.task.scores:
             raise ValueError(
                 f"training.metric={decider}: the task has no such metric.{nearest(decider, self.task.scores)}"
             )
+
+    def _check_columns(self) -> None:
         known = {
             column for each in Task.registry.values() if issubclass(each, Trainable) for column in each.known_columns()
         }
+        tasks = [each for each in Task.registry.values() if issubclass(each, Task)]
+        known |= {part for each in tasks for part in (*each.inputs, *each.optional_inputs)}
         for column in self.data.columns:
             if column not in known:
                 raise ValueError(f"data.columns.{column}: no task reads such a column.{nearest(column, known)}")
-        return self
 
     @classmethod
     def parse(cls, values: dict[str, Any]) -> Run:
@@ -116,7 +149,7 @@ class Run(Settings):
     def digest(self) -> str:
         """SHA-256 of what decides the outcome: all settings but where it is tracked and kept."""
         values = self.values()
-        for name in ("tracking", "runs", "choices"):
+        for name in ("tracking", "runs", "cache", "choices", "examples"):
             del values[name]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
@@ -153,9 +186,13 @@ def _keys_beside(path: list[str], values: dict[str, Any]) -> list[str]:
     """The keys that the class at ``path`` has."""
     if len(path) == 1:
         return list(Run.model_fields)
-    groups: dict[str, type[Settings]] = {"training": Training, "tracking": Tracking}
+    groups: dict[str, type[Settings]] = {"training": Training, "prediction": Prediction, "tracking": Tracking}
     for group, kind in (("model", Model), ("data", Data), ("task", Task), ("backend", Backend), ("peft", Peft),
                         ("generation", Generation)):  # fmt: skip
         if path[0] == group:
             groups[group] = kind.registry[values[group]["name"]]
-    return list(groups[path[0]].model_fields)
+    settings = groups[path[0]]
+    for part in path[1:-1]:
+        inner = settings.model_fields[part].annotation if part in settings.model_fields else None
+        settings = inner if isinstance(inner, type) and issubclass(inner, Settings) else settings
+    return list(settings.model_fields)

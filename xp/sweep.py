@@ -60,6 +60,8 @@ class Pool(Launcher):
         batch = []
         for number, overrides in enumerate(job_overrides, initial_job_idx):
             run = Run.parse(compose.values(list(overrides), Pool.config_dir))
+            if run.command == "show":
+                raise UserError("command=show: it has no result that a sweep could compare; leave out -m")
             batch.append(Job(number, overrides, run))
         Pool.jobs += batch
         if Pool.tracker is None:

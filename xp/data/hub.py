@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 from xp.data.base import Data
+from xp.data.splits import Side
 from xp.error import UserError, nearest
 
 if TYPE_CHECKING:
@@ -33,16 +35,35 @@ class Hub(Data, name="hub"):
         """Each split, from the hub or its cache on this machine."""
         source = f"{self.path}{f'/{self.subset}' if self.subset else ''}{f'@{self.revision}' if self.revision else ''}"
         rows = self._split("train", self.train) if train else None
-        return rows, self._split("eval", self.eval), source
+        held_out = self._split("eval", self.eval, self.streaming)
+        if self.streaming and held_out is not None:  # So that the train split is not downloaded along with it.
+            from datasets import Dataset
 
-    def _split(self, split: str, wanted: str | None) -> Dataset | None:
+            held_out = Dataset.from_list(list(held_out), features=held_out.features)
+        return rows, held_out, source
+
+    def stream(self) -> tuple[Any, Iterator[dict[str, Any]]]:
+        """Rows of the train split, each fetched when it is asked for."""
+        from xp.data.streamed import undecoded_stream
+
+        rows = self._split("train", self.train, streaming=True)
+        if rows is None:
+            raise UserError("data.train is not set: give data.train=<a split>")
+        rows = undecoded_stream(rows)
+        return rows.features, iter(rows)
+
+    def place(self, side: Side, row: int) -> str:
+        """Split, repository and row."""
+        return f"{getattr(self, side)} of {self.path}, row {row + 1}"
+
+    def _split(self, split: str, wanted: str | None, streaming: bool = False) -> Any:
         from datasets import load_dataset
         from datasets.exceptions import DatasetNotFoundError
 
         if wanted is None:
             return None
         try:
-            return load_dataset(self.path, self.subset, split=wanted, revision=self.revision)
+            return load_dataset(self.path, self.subset, split=wanted, revision=self.revision, streaming=streaming)
         except DatasetNotFoundError as error:
             raise UserError(f"data.path={self.path}: no such data set on the hub, or no right to read it") from error
         except ConnectionError as error:

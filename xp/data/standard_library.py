@@ -19,9 +19,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import PositiveInt
 
 from xp.data.base import Data
+from xp.data.stdlib_chat import conversations
+from xp.data.stdlib_labels import branches, used_modules
+from xp.data.stdlib_lines import line_pairs, next_lines
 from xp.data.stdlib_questions import questions
 from xp.data.stdlib_summaries import docstrings
 from xp.data.stdlib_summaries import names as hidden_names
+from xp.data.stdlib_tokens import tagged_words
 from xp.error import UserError
 
 if TYPE_CHECKING:
@@ -37,10 +41,14 @@ HELD_OUT = 10
 class StandardLibrary(Data, name="standard_library"):
     """Files or functions of the interpreter's standard library; a file is wholly in train or wholly in eval."""
 
-    unit: Literal["file", "function", "question", "docstring", "name"]
+    unit: Literal[
+        "file", "function", "question", "docstring", "name", "chat", "used_modules", "branches", "tagged_words",
+        "next_lines", "line_pairs",
+    ]  # fmt: skip
     """What a row is: a whole file (``text``), a function with its package (``text``, ``label``), a question about one
-    of several functions (``question``, ``context``, ``answers``), or a function with the first line of its docstring
-    or the words of its name (``text``, ``target``)."""
+    of several functions (``question``, ``context``, ``answers``), a function with the first line of its docstring
+    or the words of its name (``text``, ``target``), a conversation about a function (``messages``), or what the
+    function of that name in one of the files beside this one says."""
 
     packages: PositiveInt | None
     """For functions: keep those of the packages with the most functions, this many; null keeps all packages."""
@@ -82,6 +90,12 @@ UNITS: dict[str, Callable[[str, str], Iterator[dict[str, Any]]]] = {
     "question": questions,
     "docstring": docstrings,
     "name": hidden_names,
+    "chat": conversations,
+    "used_modules": used_modules,
+    "branches": branches,
+    "tagged_words": tagged_words,
+    "next_lines": next_lines,
+    "line_pairs": line_pairs,
 }
 """What makes the rows of each unit from a file's path inside the library and its text."""
 

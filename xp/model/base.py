@@ -31,16 +31,28 @@ class Loaded:
     new: list[str] = field(default_factory=list)
     """Names of weights that are random because the source has none, for example of a new head."""
 
+    described_by: str = ""
+    """Folder or hub id that its config comes from, and whatever else turns inputs into tensors."""
+
+
+@dataclass(frozen=True)
+class Described:
+    """What is known of a model without its weights."""
+
+    processor: Any
+    labels: list[str]
+    config: PretrainedConfig
+
 
 @dataclass(frozen=True)
 class Wish:
     """What a command needs of a model, whichever model it is."""
 
-    auto_class: str
-    """Which of transformers' Auto classes has the network."""
+    auto_class: str | tuple[str, ...]
+    """Which of transformers' Auto classes has the network; of several, one that has the model's architecture."""
 
     processor_class: str
-    """Which of transformers' Auto classes has what turns inputs into tensors."""
+    """Which of transformers' Auto classes has what turns inputs into tensors; empty where it is not needed."""
 
     config: Callable[[list[str]], dict[str, Any]]
     """Values of the model's config that the task sets, given its label names."""
@@ -63,6 +75,12 @@ class Wish:
     locate: Callable[[str], str]
     """Turns ``mlflow:<run id>`` into a folder and leaves any other path as it is."""
 
+    special_tokens: tuple[str, ...] = ()
+    """Special tokens beside padding, begin and end that a tokenizer trained for this needs, such as ``mask_token``."""
+
+    spare: tuple[str, ...] = ()
+    """Parts of the network whose weights may be missing, because nobody needs them."""
+
 
 class Model(Component):
     """A network with what turns inputs into tensors."""
@@ -72,6 +90,17 @@ class Model(Component):
 
     config: dict[str, Any]
     """Values of the model's own config to set, for example ``{attention_dropout: 0.1}``."""
+
+    processor: dict[str, Any]
+    """Options of its tokenizer, image processor or feature extractor, for example ``{do_resize: false}``."""
+
+    @abstractmethod
+    def describe(self, wish: Wish) -> Described:
+        """The processor, labels and config that `load` gives, without loading any weights.
+
+        Raises:
+            UserError: as `load`.
+        """
 
     @abstractmethod
     def load(self, wish: Wish) -> Loaded:
@@ -97,6 +126,11 @@ class Model(Component):
                 raise UserError(
                     f"model.config.{key}: a {config.model_type} model has no such value.{nearest(key, known)}"
                 )
+
+
+def head(network: PreTrainedModel) -> list[str]:
+    """Names of the weights outside of the base model: those of the head for a task."""
+    return [name for name, _ in network.named_parameters() if not name.startswith(f"{network.base_model_prefix}.")]
 
 
 def positions(config: PretrainedConfig) -> int | None:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xp.error import UserError, nearest
-from xp.model.base import Loaded, Model, Wish, loading
+from xp.model.base import Described, Loaded, Model, Wish, loading
+from xp.model.processor import load_processor
 from xp.model.tokenizer import settle_pad
 
 if TYPE_CHECKING:
@@ -28,14 +29,30 @@ class Pretrained(Model, name="pretrained"):
     trust_remote_code: bool
     """Whether Python code in the model's repository may run on this machine. It can do anything you can."""
 
-    def load(self, wish: Wish) -> Loaded:
-        """Load weights, config and tokenizer; an adapter folder comes with its base."""
+    def describe(self, wish: Wish) -> Described:
+        """Config, labels and tokenizer; those of an adapter folder are its own where it has some, else its base's."""
+        path = self._folder(wish)
+        if not Path(path, "adapter_config.json").is_file() or Path(path, "config.json").is_file():
+            return self._describe(path, wish)
+        from peft import PeftConfig
+
+        with loading(self.path):
+            base = str(PeftConfig.from_pretrained(path).base_model_name_or_path)
+        return self._describe(base, wish)
+
+    def _folder(self, wish: Wish) -> str:
+        """Where the model is: a folder, or a repository of the hub."""
         path = str(ASSETS / "bundled") if self.path == "bundled" else os.path.expanduser(wish.locate(self.path))
         if path.startswith((".", "/", "runs/")) and not Path(path).is_dir():
             beside = [str(entry) for entry in Path(path).parent.glob("*") if entry.is_dir()]
             raise UserError(
                 f"model.path={self.path}: there is no such folder.{nearest(path, beside) if beside else ''}"
             )
+        return path
+
+    def load(self, wish: Wish) -> Loaded:
+        """Load weights, config and tokenizer; an adapter folder comes with its base."""
+        path = self._folder(wish)
         adapter = Path(path) / "adapter_config.json"
         if not adapter.is_file():
             return self._load(path, path, wish)
@@ -70,32 +87,46 @@ class Pretrained(Model, name="pretrained"):
         loaded.new = []
         return loaded
 
+    @property
+    def _source(self) -> dict[str, Any]:
+        return {"revision": self.revision or "main", "trust_remote_code": self.trust_remote_code}
+
+    def _describe(self, path: str, wish: Wish) -> Described:
+        """Config, labels and tokenizer in ``path``."""
+        import transformers
+
+        with loading(self.path):
+            described = transformers.AutoConfig.from_pretrained(path, **self._source)
+        self._check_config(described)
+        labels = self._labels(described, wish)
+        values = wish.config(labels) | self.config
+        with loading(self.path):
+            config = transformers.AutoConfig.from_pretrained(path, **values, **self._source)
+            processor: Any = None
+            if wish.processor_class:
+                processor = load_processor(wish.processor_class, path, self.processor, **self._source)
+        if hasattr(processor, "pad_token_id"):
+            settle_pad(processor, config)
+        return Described(processor, labels, config)
+
     def _load(self, path: str, described_by: str, wish: Wish) -> Loaded:
         """The network in ``path`` with the config, labels and tokenizer that are in ``described_by``."""
         import transformers
 
-        source: dict[str, Any] = {"revision": self.revision or "main", "trust_remote_code": self.trust_remote_code}
-        with loading(self.path):
-            described = transformers.AutoConfig.from_pretrained(described_by, **source)
-        self._check_config(described)
-        own, labels = _label_names(described), self._labels(described, wish)
-        values = wish.config(labels) | self.config
-        with loading(self.path):
-            config = transformers.AutoConfig.from_pretrained(described_by, **values, **source)
-            processor = getattr(transformers, wish.processor_class).from_pretrained(described_by, **source)
-        if hasattr(processor, "pad_token_id"):
-            settle_pad(processor, config)
-        auto = getattr(transformers, wish.auto_class)
+        described = self._describe(described_by, wish)
+        own, labels = self._known_labels(described_by), described.labels
+        auto_class = _able(wish.auto_class, described.config)
+        auto = getattr(transformers, auto_class)
 
         def loaded(**more: Any) -> tuple[PreTrainedModel, dict[str, Any]]:
-            with loading(self.path, wish.auto_class):
+            with loading(self.path, auto_class):
                 network, report = auto.from_pretrained(
                     str(Path(path).absolute()) if Path(path).is_dir() else path,  # An adapter's config will name it.
-                    config=config,
+                    config=described.config,
                     dtype=self._dtype(wish),
                     ignore_mismatched_sizes=wish.train or path != described_by,
                     output_loading_info=True,
-                    **source,
+                    **self._source,
                     **more,
                 )
             return network, report
@@ -104,8 +135,9 @@ class Pretrained(Model, name="pretrained"):
         if renamed := _renamed_base(network.base_model_prefix, report):
             network, report = loaded(key_mapping=renamed)
         mismatched = {name if isinstance(name, str) else name[0] for name in report["mismatched_keys"]}
-        new = sorted(set(report["missing_keys"]) | mismatched)
-        if not new and labels and labels != own and not all(name.startswith("LABEL_") for name in own):
+        missing = set(report["missing_keys"]) | mismatched
+        new = sorted(name for name in missing if not set(wish.spare) & set(name.split(".")))
+        if wish.train and labels and not new and labels != own and not all(name.startswith("LABEL_") for name in own):
             # As many labels as before, but others: what the head knows of the old ones misleads.
             new = _renewed_head(network)
         if new and not wish.train and path == described_by:
@@ -113,21 +145,46 @@ class Pretrained(Model, name="pretrained"):
                 f"model.path={self.path}: it has no trained head for this task (no weights for {', '.join(new[:3])}); "
                 "train it first, or give the folder of a model that was trained for it"
             )
-        return Loaded(network, processor, labels, new)
+        return Loaded(network, described.processor, labels, new, described_by)
 
     def _labels(self, config: PretrainedConfig, wish: Wish) -> list[str]:
         """The model's own labels, where they are those of the rows (or of no rows); else those of the rows."""
         own = _label_names(config)
         if "id2label" not in wish.config([]):  # The task has no classes.
             return []
-        if not wish.train or sorted(own) == sorted(wish.labels):
+        if not wish.train or not wish.labels or sorted(own) == sorted(wish.labels):
             return own
         return wish.labels
 
     def _known_labels(self, path: str) -> list[str]:
         import transformers
 
-        return _label_names(transformers.AutoConfig.from_pretrained(path))
+        with loading(self.path):
+            return _label_names(transformers.AutoConfig.from_pretrained(path, **self._source))
+
+
+def _able(names: str | tuple[str, ...], config: PretrainedConfig) -> str:
+    """The Auto class that has a model's architecture; where none of them has, the class that its config names.
+
+    But not a class that belongs to another task: with MaskFormer's successors, which belong to none, it is the one.
+    """
+    if isinstance(names, str):
+        return names
+    import transformers
+    from transformers.pipelines import SUPPORTED_TASKS
+
+    own: list[str] = list(config.architectures or ())
+    found: dict[str, list[str]] = {}
+    for name in names:
+        mapping = getattr(transformers, name)._model_mapping
+        if type(config) in mapping:
+            classes = mapping[type(config)]
+            found[name] = [each.__name__ for each in (classes if isinstance(classes, tuple) else (classes,))]
+    exact = [name for name, classes in found.items() if set(classes) & set(own)]
+    autos = [auto for task in SUPPORTED_TASKS.values() for auto in task["pt"]]
+    others = {getattr(auto._model_mapping, "_model_mapping", {}).get(config.model_type) for auto in autos}
+    named = [] if found else [each for each in own if hasattr(transformers, each) and each not in others]
+    return [*exact, *found, *named, *names][0]
 
 
 def _label_names(config: PretrainedConfig) -> list[str]:

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from pydantic import PositiveInt
 
 from xp.error import UserError, nearest
-from xp.model.base import Loaded, Model, Wish, loading
+from xp.model.base import Described, Loaded, Model, Wish, loading
+from xp.model.processor import check_options, load_processor, new_processor
 from xp.model.tokenizer import settle_pad, train_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 class Scratch(Model, name="scratch"):
     """Random weights in an architecture of one's own choosing."""
 
     type: str
-    """transformers' model type: llama, gpt2, bert, ..."""
+    """transformers' model type: llama, gpt2, bert, vit, wav2vec2, ..."""
 
     tokenizer: str | None
     """Folder or hub id of a tokenizer; null trains a byte-level BPE on the training texts."""
 
-    vocabulary: PositiveInt
-    """Tokens of the trained tokenizer; with a tokenizer given, the model has at least this many embeddings."""
+    vocabulary: PositiveInt | None
+    """Tokens of the trained tokenizer, or, with one given, the least number of embeddings; null: it reads no texts."""
 
-    def load(self, wish: Wish) -> Loaded:
-        """A new network, initialised by its architecture's own rule from torch's current random state."""
+    def describe(self, wish: Wish) -> Described:
+        """The config of the new network, and its tokenizer: the given one, or one trained on the texts."""
         import transformers
         from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
@@ -34,22 +40,50 @@ class Scratch(Model, name="scratch"):
             raise UserError("model=scratch has random weights: there is nothing to evaluate; give model.path=<folder>")
         described = transformers.AutoConfig.for_model(self.type)
         self._check_config(described)
-        if self.tokenizer is None:
-            tokenizer = train_tokenizer(wish.texts(), self.vocabulary)
-        else:
-            with loading(self.tokenizer):
-                tokenizer = transformers.AutoTokenizer.from_pretrained(wish.locate(self.tokenizer))
-        values = {"vocab_size": max(len(tokenizer), self.vocabulary)}
-        values |= {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
-        if described.is_encoder_decoder:  # What the decoder begins with; a config from scratch may not say.
-            begins = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.pad_token_id
-            values["decoder_start_token_id"] = begins
+        tokenizer, values = None, dict[str, Any]()
+        if wish.processor_class == "AutoTokenizer":
+            tokenizer, values = self._tokenizer(wish)
+            if described.is_encoder_decoder:  # What the decoder begins with; a config from scratch may not say.
+                begins = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.pad_token_id
+                values["decoder_start_token_id"] = begins
         with loading(f"scratch {self.type}"):
             config = transformers.AutoConfig.for_model(self.type, **values | wish.config(wish.labels) | self.config)
-        settle_pad(tokenizer, config)
-        with loading(f"scratch {self.type}", wish.auto_class):
-            network = getattr(transformers, wish.auto_class).from_config(config)
+        if tokenizer is not None:
+            processor: Any = tokenizer
+            settle_pad(tokenizer, config)
+        else:
+            with loading(f"scratch {self.type}"):
+                processor = new_processor(wish.processor_class, config, self.processor)
+        return Described(processor, wish.labels, config)
+
+    def load(self, wish: Wish) -> Loaded:
+        """A new network, initialised by its architecture's own rule from torch's current random state."""
         import torch
+        import transformers
+
+        described = self.describe(wish)
+        auto_class = wish.auto_class if isinstance(wish.auto_class, str) else wish.auto_class[0]
+        with loading(f"scratch {self.type}", auto_class):
+            network = getattr(transformers, auto_class).from_config(described.config)
 
         dtype = self._dtype(wish)
-        return Loaded(network.to(torch.float32 if dtype == "auto" else dtype), tokenizer, wish.labels)
+        return Loaded(network.to(torch.float32 if dtype == "auto" else dtype), described.processor, described.labels)
+
+    def _tokenizer(self, wish: Wish) -> tuple[PreTrainedTokenizerBase, dict[str, Any]]:
+        """The tokenizer, and the values of the model's config that follow from it."""
+        if self.vocabulary is None:
+            raise UserError(
+                f"model.vocabulary=null: a {self.type} that reads texts needs a number; this task is one of texts"
+            )
+        if self.tokenizer is None:
+            tokenizer = train_tokenizer(wish.texts(), self.vocabulary, wish.special_tokens)
+            check_options(tokenizer, self.processor)
+            for name, value in self.processor.items():
+                setattr(tokenizer, name, value)
+        else:
+            with loading(self.tokenizer):
+                tokenizer = load_processor("AutoTokenizer", wish.locate(self.tokenizer), self.processor)
+        values = {"vocab_size": max(len(tokenizer), self.vocabulary)}
+        return tokenizer, values | {
+            f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")
+        }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from xp.error import UserError
@@ -13,17 +13,28 @@ if TYPE_CHECKING:
 SPECIAL_TOKENS = {"pad_token": "<|pad|>", "bos_token": "<|begin|>", "eos_token": "<|end|>"}
 
 
-def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerBase:
-    """A byte-level BPE (Sennrich et al., 2016, arXiv:1508.07909), for which no text is out of vocabulary."""
+MORE_TOKENS = {"mask_token": "<|mask|>"}
+"""Special tokens that only some tasks need."""
+
+
+def train_tokenizer(texts: Iterable[str], vocabulary: int, more: Sequence[str] = ()) -> PreTrainedTokenizerBase:
+    """A byte-level BPE (Sennrich et al., 2016, arXiv:1508.07909), for which no text is out of vocabulary.
+
+    Args:
+        texts: to train on.
+        vocabulary: the most tokens, with the special ones.
+        more: which of `MORE_TOKENS` it has too.
+    """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
+    special = SPECIAL_TOKENS | {name: MORE_TOKENS[name] for name in more}
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
-        special_tokens=list(SPECIAL_TOKENS.values()),
+        special_tokens=list(special.values()),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
@@ -32,7 +43,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenize
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{begin} $A", special_tokens=[(begin, tokenizer.token_to_id(begin))]
     )
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, **SPECIAL_TOKENS)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, **special)
 
 
 def settle_pad(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> None:

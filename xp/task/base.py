@@ -1,48 +1,24 @@
-"""Task: the kind, what makes a task trainable, and the small pieces that trainable tasks share."""
+"""What makes a task trainable, and the small pieces that trainable tasks share."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from xp.component import Component
-from xp.error import UserError
+from xp.task.mapping import mapped
+from xp.task.rows import IGNORE, Encoded, objects, padded, settled, text_fault
+from xp.task.task import Task
 
 if TYPE_CHECKING:
     import numpy as np
     from datasets import Dataset
     from torch import Tensor, nn
+    from transformers import PreTrainedModel
 
     from xp.findings import Findings
 
-IGNORE = -100
-"""Label of a token that is not to be predicted (PyTorch's ``ignore_index``)."""
-
-
-class Task(Component):
-    """What the model is asked to do. A task that can only predict is just this; see `Trainable` for the others."""
-
-    pipeline: ClassVar[str] = ""
-    """transformers' pipeline that predicts for this task; empty where xp does it itself."""
-
-    takes: ClassVar[str] = ""
-    """What one input of a prediction is, for a person to read."""
-
-    gives: ClassVar[str] = ""
-    """What one prediction is, for a person to read."""
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """Rows as the model takes them, and what became of those that were too long."""
-
-    rows: Dataset
-    """Columns: ``length`` (tokens, or 1), ``items`` (what the loss is divided by), and the task's own."""
-
-    notes: dict[str, int] = field(default_factory=dict)
-    """Counts for the log and MLflow, for example ``{"rows": 10, "truncated": 3}``."""
+__all__ = ["IGNORE", "Encoded", "Task", "Trainable", "mapped", "objects", "padded", "settled", "text_fault"]
 
 
 class Trainable(Task):
@@ -72,11 +48,26 @@ class Trainable(Task):
     own_scores: ClassVar[tuple[str, ...]] = ("loss",)
     """The scores that this task computes itself, beside those of its metrics."""
 
+    label_columns: ClassVar[tuple[str, ...]] = ()
+    """Columns whose values, or lists of values, are names of classes: one that training has not seen is a fault."""
+
     packable: ClassVar[bool] = False
     """Whether rows may share a sequence (``training.batching=packed``): a language model, which sees only the past."""
 
+    two_sided: ClassVar[bool] = False
+    """Whether the network must see what comes after a token."""
+
+    special_tokens: ClassVar[tuple[str, ...]] = ()
+    """Further special tokens that the tokenizer needs, for example ``mask_token``; a trained one gets them."""
+
     metrics: list[str]
     """Metrics of an evaluation, by name; the first one decides where ``training.metric`` names none."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The settings under ``task.prediction``."""
+        settings = getattr(self, "prediction", None)
+        return settings.model_dump(exclude_none=True) if settings is not None else {}
 
     @property
     def scores(self) -> tuple[str, ...]:
@@ -95,6 +86,10 @@ class Trainable(Task):
         """All columns that this task may read."""
         return {*cls.columns, *cls.optional_columns, *(column for columns in cls.other_columns for column in columns)}
 
+    def resolved(self, rows: Dataset) -> Self:
+        """This task, decided by ``rows`` what was left to them; a UserError if that does not go with the rest."""
+        return self
+
     def label_names(self, rows: Dataset) -> list[str]:
         """Names of the classes in the order of their ids; empty for a task without classes."""
         return []
@@ -106,6 +101,19 @@ class Trainable(Task):
     def fault(self, row: dict[str, Any]) -> str | None:
         """Why a row with this task's columns cannot be used, for example ``text: is empty``; None if it can."""
         return None
+
+    def equip(self, processor: Any, network: PreTrainedModel | None, adapted: bool) -> list[str]:
+        """Make the processor and the network fit for this task, before rows are encoded.
+
+        Args:
+            processor: of `processor_class`, changed in place.
+            network: changed in place; None where only the processor is wanted.
+            adapted: whether the network's own weights stay as they are.
+
+        Returns:
+            What a person should know of it, a line each.
+        """
+        return []
 
     @abstractmethod
     def encode(self, rows: Dataset, processor: Any, labels: Sequence[str]) -> Encoded:
@@ -128,6 +136,10 @@ class Trainable(Task):
             generator: seeded by seed, epoch and the row's index (in evaluation: by the index alone).
             processor: of `processor_class`.
         """
+        return row
+
+    def vary(self, row: dict[str, Any], generator: np.random.Generator) -> dict[str, Any]:
+        """What is random about a drawn row in training alone, for example how an image is cropped."""
         return row
 
     @abstractmethod
@@ -182,52 +194,3 @@ class Trainable(Task):
         """The text of ``rows``, to train a tokenizer on."""
         for batch in rows.select_columns(["text"]).iter(1000):
             yield from batch["text"]
-
-
-def mapped(
-    rows: Dataset, features: Callable[[dict[str, list[Any]]], dict[str, list[Any]]], types: dict[str, Any]
-) -> Dataset:
-    """``rows`` turned into other columns, a thousand at a time; ``types`` names the type of each new column."""
-    from datasets import Features, List, Value
-
-    def feature(kind: Any) -> Any:
-        if isinstance(kind, list):
-            return List(feature(kind[0]))
-        return Value(kind) if isinstance(kind, str) else kind
-
-    made = {name: feature(kind) for name, kind in types.items()}
-    return rows.map(
-        features, batched=True, remove_columns=rows.column_names, features=Features(made), keep_in_memory=True
-    )
-
-
-def settled(encoded: Dataset, overlong: str, max_length: int, what: str) -> Encoded:
-    """Do with rows that are ``over`` (a boolean column) what ``task.overlong`` says, and count them.
-
-    Args:
-        encoded: encoded rows, the long ones cut already where that is what becomes of them.
-        overlong: truncate, drop or error.
-        max_length: tokens, for the message.
-        what: plural of what a row is, for the message.
-
-    Raises:
-        UserError: a row is over and ``overlong`` is error.
-    """
-    count = sum(encoded["over"])
-    if count and overlong == "error":
-        raise UserError(
-            f"task.overlong=error: {count} of {len(encoded)} {what} have more than "
-            f"task.max_length={max_length} tokens; raise it, or choose task.overlong=truncate or drop"
-        )
-    notes = {"rows": len(encoded), {"truncate": "truncated", "drop": "dropped"}.get(overlong, "over"): count}
-    if count and overlong == "drop":
-        encoded = encoded.filter(lambda over: [not value for value in over], input_columns="over", batched=True)
-    return Encoded(encoded.remove_columns("over"), notes)
-
-
-def padded(rows: Sequence[Sequence[int]], value: int) -> Tensor:
-    """Rows of unequal length as an int64 tensor (rows, longest), filled up on the right with ``value``."""
-    import torch
-
-    longest = max(map(len, rows))
-    return torch.tensor([[*row, *[value] * (longest - len(row))] for row in rows], dtype=torch.long)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from xp.error import UserError
-from xp.task.base import IGNORE, Encoded, Trainable, mapped, padded
+from xp.task.base import Encoded, Trainable, mapped, text_fault
+from xp.task.language import laid, predicted, token_losses
+from xp.task.prediction import ContinuationPrediction
 
 if TYPE_CHECKING:
     from typing import Annotated
@@ -31,8 +32,9 @@ class CausalLM(Trainable, name="causal_lm"):
     own_scores: ClassVar[tuple[str, ...]] = ("loss", "perplexity", "bits_per_byte")
     packable: ClassVar[bool] = True
     pipeline: ClassVar[str] = "text-generation"
-    takes: ClassVar[str] = "a text to go on from"
-    gives: ClassVar[str] = "the text that follows"
+    takes: ClassVar[str] = "a text to go on from, or a chat"
+    gives: ClassVar[str] = "the text with what follows it"
+    generates: ClassVar[bool] = True
 
     max_length: Annotated[int, Field(ge=2)]
     """Longest sequence, in tokens with the special ones."""
@@ -40,10 +42,17 @@ class CausalLM(Trainable, name="causal_lm"):
     overlong: Literal["split", "truncate", "drop", "error"]
     """What becomes of a longer text; ``split`` cuts it into windows that together predict every token once."""
 
+    prediction: ContinuationPrediction
+    """What command=predict gives."""
+
     @property
     def longest(self) -> int:
         """Longest sequence, in tokens."""
         return self.max_length
+
+    def fault(self, row: dict[str, Any]) -> str | None:
+        """A text that is missing or is none; one without letters is counted when it is encoded."""
+        return text_fault(row, "text", may_be_blank=True)
 
     def encode(self, rows: Dataset, processor: Any, labels: Sequence[str]) -> Encoded:
         """``input_ids`` between the tokenizer's begin and end tokens, and ``bytes`` that their prediction covers.
@@ -105,50 +114,18 @@ class CausalLM(Trainable, name="causal_lm"):
         return Encoded(encoded.remove_columns(["over", "text"]), notes)
 
     def collate(self, sequences: Sequence[Sequence[dict[str, Any]]], processor: Any) -> dict[str, Tensor]:
-        """``input_ids``, ``labels`` and, unless packed, ``attention_mask``, all (sequences, longest).
-
-        Packed sequences come with ``position_ids`` that start again at each row, and an ``attention_mask``
-        (sequences, 1, longest, longest) that is True where a token sees another one of its own row.
-        """
-        tokens = [list(chain.from_iterable(row["input_ids"] for row in rows)) for rows in sequences]
-        labels = [list(chain.from_iterable([IGNORE, *row["input_ids"][1:]] for row in rows)) for rows in sequences]
-        batch = {"input_ids": padded(tokens, processor.pad_token_id), "labels": padded(labels, IGNORE)}
-        if all(len(rows) == 1 for rows in sequences):
-            return batch | {"attention_mask": padded([[1] * len(row) for row in tokens], 0)}
-        positions = [list(chain.from_iterable(range(len(row["input_ids"])) for row in rows)) for rows in sequences]
-        owners = [
-            list(chain.from_iterable([number] * len(row["input_ids"]) for number, row in enumerate(rows)))
-            for rows in sequences
-        ]
-        owner = padded(owners, -1)
-        same = owner[:, None, :, None] == owner[:, None, None, :]
-        return batch | {"position_ids": padded(positions, 0), "attention_mask": same.tril()}
-
-    def _token_losses(self, network: nn.Module, batch: dict[str, Tensor], label_smoothing: float) -> Tensor:
-        """Loss of each token (sequences, longest - 1), zero where nothing is to be predicted."""
-        from torch.nn.functional import cross_entropy
-
-        inputs = {name: value for name, value in batch.items() if name != "labels"}
-        logits = network(**inputs).logits[:, :-1].float()
-        target = batch["labels"][:, 1:]
-        losses = cross_entropy(
-            logits.flatten(0, 1),
-            target.flatten(),
-            ignore_index=IGNORE,
-            reduction="none",
-            label_smoothing=label_smoothing,
-        )
-        return losses.view(target.shape)
+        """``input_ids`` and ``labels``, see `laid`."""
+        return laid(sequences, lambda row: row["input_ids"], processor.pad_token_id)
 
     def loss(self, network: nn.Module, batch: dict[str, Tensor], label_smoothing: float) -> Tensor:
         """Cross-entropy, summed over the predicted tokens."""
-        return self._token_losses(network, batch, label_smoothing).sum()
+        return token_losses(*predicted(network, batch), label_smoothing).sum()
 
     def outcomes(
         self, network: nn.Module, batch: dict[str, Tensor], processor: Any, generation: Any
     ) -> dict[str, np.ndarray]:
         """The summed ``loss`` of each row: two numbers a sequence stay in memory, not its logits."""
-        return {"loss": self._token_losses(network, batch, 0.0).sum(-1).cpu().double().numpy()}
+        return {"loss": token_losses(*predicted(network, batch), 0.0).sum(-1).cpu().double().numpy()}
 
     def score(self, outcomes: dict[str, np.ndarray], rows: Dataset, labels: Sequence[str]) -> dict[str, float]:
         """``loss`` in nats a token, ``perplexity`` a token, and ``bits_per_byte`` of UTF-8 text."""

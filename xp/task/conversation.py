@@ -7,24 +7,17 @@ rendered again up to each of the assistant's turns, and what the turn adds is wh
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from xp.error import UserError
 from xp.task.messages import Message
+from xp.task.rendering import Span, Tools, differences, ends, lost, render, specials
 from xp.task.template import marked
 
-if TYPE_CHECKING:
-    from transformers import BatchEncoding
 
-Span = tuple[int, int]
-"""Start and end of what one turn of the assistant says, in characters or in tokens."""
-
-Tools = list[Any] | None
-
-
-@dataclass(frozen=True)
+@dataclass
 class Conversation:
     """A conversation as the model sees it."""
 
@@ -33,18 +26,24 @@ class Conversation:
     trained: list[bool] = field(default_factory=list)
     """For each token, whether the assistant says it."""
 
-    notes: frozenset[str] = frozenset()
-    """What is odd about it; see `xp.task.chat.WARNINGS`."""
+    notes: set[str] = field(default_factory=set)
+    """What is odd about it; `xp.task.chat.WARNINGS` says what each word means."""
 
     fault: str = ""
     """Why it cannot be trained on; empty if it can."""
+
+    spans: list[Span] = field(default_factory=list)
+    """What the assistant says, in characters of the text."""
+
+    proven: bool = False
+    """Whether the tokens before each span are to be those that its beginning has by itself."""
 
 
 def encode(messages: list[Message], processor: Any, tools: Tools = None, *, train_end: bool = True) -> Conversation:
     """One conversation as the model sees it.
 
     Args:
-        messages: OpenAI's, see `xp.task.messages.messages`.
+        messages: OpenAI's, see `xp.task.messages.conversation`.
         processor: a tokenizer with a template.
         tools: functions that the conversation may call, as JSON schemas.
         train_end: whether the token that ends a turn counts as said where the template's marks leave it out.
@@ -64,15 +63,16 @@ def prompt(messages: list[Message], processor: Any, tools: Tools = None) -> list
     Raises:
         UserError: the template refuses the conversation.
     """
-    text = _render(messages, processor, tools, prompt=True)[0]
+    text, _ = render(messages, processor, tools, prompt=True)
     tokens: list[int] = processor(text, add_special_tokens=False, verbose=False)["input_ids"]
     return tokens
 
 
 def stops(processor: Any) -> list[int]:
     """The tokens at which a turn of the assistant ends: the template's, and the tokenizer's own end token."""
-    found = [processor.convert_tokens_to_ids(token) for token in _ends(processor)]
-    return list(dict.fromkeys([*found, *([processor.eos_token_id] if processor.eos_token_id is not None else [])]))
+    found = [processor.convert_tokens_to_ids(token) for token in ends(processor)]
+    own = [] if processor.eos_token_id is None else [processor.eos_token_id]
+    return list(dict.fromkeys([*found, *own]))
 
 
 def encode_all(
@@ -90,32 +90,79 @@ def encode_all(
         train_end: as in `encode`.
         by: how to find what the assistant says; None takes the template's marks where it has some.
     """
-    ends = _ends(processor)
-    texts: list[str] = []
-    spans: list[list[Span]] = []
-    notes: list[set[str]] = []
-    faults: list[str] = []
-    for messages, tools in conversations:
-        odd: set[str] = set()
-        text, found, fault = "", list[Span](), ""
-        try:
-            marks = by == "marks" or (by is None and marked(processor, tools))
-            text, found = _render(messages, processor, tools, marks=marks)
-            if not marks:
-                found = _differences(messages, processor, tools, text, ends, odd)
-            odd |= _lost(messages, tools, text, "".join(text[start:end] for start, end in found))
-            odd |= {"control"} * any(token in (each.get("content") or "") for each in messages for token in specials(processor))
-            if not found:
-                fault = "the template marks nothing of it as said by the assistant"
-        except UserError as error:
-            fault = str(error)
-        texts.append(text)
-        spans.append(found)
-        notes.append(odd)
-        faults.append(fault)
-    tokens = _TokenSpans(texts, processor, exact=by != "marks" and not marked(processor))
-    begins = processor.bos_token_id is not None and processor("")["input_ids"][:1] == [processor.bos_token_id]
-    return [
-        tokens.conversation(row, spans[row], notes[row], faults[row], ends, begins, train_end)
-        for row in range(len(texts))
-    ]
+    special, last = specials(processor), ends(processor)
+    control = re.compile("|".join(map(re.escape, special.values())) or "(?!)")
+    made = [_rendered(*each, processor, last, control, by) for each in conversations]
+    encoding = processor([each.text for each in made], add_special_tokens=False, verbose=False)
+    for each, tokens in zip(made, encoding["input_ids"], strict=True):
+        each.tokens, each.trained = list(tokens), [False] * len(tokens)
+    # A boundary is proven where the tokens of the text before it are those that the whole begins with.
+    exact = [(row, at) for row, each in enumerate(made) if each.proven for span in each.spans for at in span]
+    begun = (
+        processor([made[row].text[:at] for row, at in exact], add_special_tokens=False, verbose=False) if exact else {}
+    )
+    beginnings = dict(zip(exact, begun.get("input_ids", []), strict=True))
+    closing = [processor.convert_tokens_to_ids(token) for token in last]
+    begin = processor.bos_token_id
+    begins = begin is not None and processor("")["input_ids"][:1] == [begin]
+    for row, each in enumerate(made):
+        if each.fault:
+            continue
+        for span in each.spans:
+            bounds = [beginnings.get((row, at)) for at in span]
+            if all(tokens is not None and each.tokens[: len(tokens)] == tokens for tokens in bounds):
+                first, after = (len(tokens) for tokens in bounds if tokens is not None)
+            else:
+                first, after = _offsets(encoding, row, span) if processor.is_fast else (0, 0)
+            if first == after:
+                each.fault = "the tokens of what the assistant says cannot be told from the others"
+                break
+            each.trained[first:after] = [True] * (after - first)
+            if each.tokens[after - 1] in special:
+                continue
+            if train_end and each.tokens[after : after + 1] and each.tokens[after] in closing:
+                each.trained[after] = True
+                each.notes.add("extended")
+            else:
+                each.notes.add("unended")
+        if begin is not None and each.tokens[:2] == [begin, begin]:
+            each.fault = f"begins with {processor.bos_token} twice: take it out of the template or the text"
+        elif begins and each.tokens[:1] != [begin]:
+            each.notes.add("beginless")
+    return made
+
+
+def _rendered(
+    messages: list[Message],
+    tools: Tools,
+    processor: Any,
+    last: list[str],
+    control: re.Pattern[str],
+    by: Literal["marks", "difference"] | None,
+) -> Conversation:
+    """The text of a conversation, and its spans in characters."""
+    made = Conversation()
+    try:
+        marks = by == "marks" or (by is None and marked(processor, tools))
+        made.text, made.spans = render(messages, processor, tools, marks=marks)
+        made.proven = not marks or not processor.is_fast
+        if not marks:
+            made.spans = differences(messages, processor, tools, made.text, last, made.notes)
+        if not made.spans:
+            raise UserError("the template marks nothing of it as said by the assistant")
+    except UserError as error:
+        return Conversation(fault=str(error))
+    made.notes.update(lost(messages, tools, made.text, "".join(made.text[start:end] for start, end in made.spans)))
+    if any(control.search(message["content"]) for message in messages):
+        made.notes.add("control")
+    return made
+
+
+def _offsets(encoding: Any, row: int, span: Span) -> Span:
+    """First token of a span of characters and the one after its last; a token across a boundary counts as inside."""
+    start, end = span
+    inside = (encoding.char_to_token(row, at) for at in range(start, end))
+    first = next((token for token in inside if token is not None), None)
+    outside = (encoding.char_to_token(row, at) for at in range(end - 1, start - 1, -1))
+    last = next((token for token in outside if token is not None), None)
+    return (0, 0) if first is None or last is None else (first, last + 1)

@@ -113,7 +113,13 @@ def fitting(processor: Any, but: str = "") -> list[str]:
 
 
 def _added(
-    template: str, lacking: list[str], processor: Any, network: PreTrainedModel | None, *, add_tokens: bool, adapted: bool
+    template: str,
+    lacking: list[str],
+    processor: Any,
+    network: PreTrainedModel | None,
+    *,
+    add_tokens: bool,
+    adapted: bool,
 ) -> str:
     fits = ", ".join(fitting(processor)) or "none"
     if "eos_token" in lacking:

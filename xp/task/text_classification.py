@@ -1,156 +1,235 @@
-"""Text classification: one label out of several for a text."""
+"""Text classification: labels or a number for a text, or for a pair of texts."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from pydantic import PositiveInt
+from pydantic import PositiveInt, model_validator
 
 from xp import metric
-from xp.error import UserError, nearest
-from xp.findings import Findings, confusion, per_class, worst
-from xp.task.base import Encoded, Trainable, mapped, padded, settled
+from xp.error import UserError
+from xp.task.base import Encoded, Trainable, mapped, padded, settled, text_fault
+from xp.task.encoding import check_pair, encode_texts, settle_pair
+from xp.task.many_labels import ManyLabels
+from xp.task.number import Number
+from xp.task.prediction import TextPrediction
+from xp.task.problem import OneLabel, Problem
 
 if TYPE_CHECKING:
     import numpy as np
     from datasets import Dataset
     from torch import Tensor, nn
+    from transformers import PreTrainedModel
+
+    from xp.findings import Findings
+
+Name = Literal["single_label", "multi_label", "regression"]
 
 
 class TextClassification(Trainable, name="text_classification"):
-    """Choose one of several labels for a text, by cross-entropy over the classes."""
+    """Choose one label or several for a text or a pair of texts, or give it a number."""
 
     auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
     peft_type: ClassVar[str] = "SEQ_CLS"
     columns: ClassVar[tuple[str, ...]] = ("text", "label")
-    answers: ClassVar[str] = "class"
+    optional_columns: ClassVar[tuple[str, ...]] = ("text_pair",)
     pipeline: ClassVar[str] = "text-classification"
-    takes: ClassVar[str] = "a text"
-    gives: ClassVar[str] = "labels with their probabilities"
+    takes: ClassVar[str] = "a text, or a pair of texts"
+    gives: ClassVar[str] = "labels with their probabilities, or a number"
+    optional_inputs: ClassVar[tuple[str, ...]] = ("text_pair",)
+
+    problem: Literal["auto", "single_label", "multi_label", "regression"]
+    """What the label column asks for. auto: lists are several labels, numbers with a fraction part regression."""
+
+    labels: list[str] | None
+    """Names of the labels in the order of their ids; null takes those of the training rows."""
 
     max_length: PositiveInt
-    """Longest text, in tokens with the special ones."""
+    """Longest text or pair, in tokens with the special ones."""
 
     overlong: Literal["truncate", "drop", "error"]
-    """What becomes of a longer text; the count is always reported."""
+    """What becomes of a longer text; of a pair, the longer text is cut first. The count is always reported."""
+
+    truncation_side: Literal["right", "left"]
+    """Where a text is cut that is too long."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.labels is not None and len({*self.labels}) != len(self.labels):
+            raise ValueError("labels: two of them are the same; give each one once")
+        if self.labels is not None and (not self.labels or self.problem == "regression"):
+            raise ValueError("labels: a number has no labels, and no labels are none to choose from; set it to null")
+        return self
+
+    prediction: TextPrediction
+    """What command=predict gives."""
 
     @property
     def longest(self) -> int:
         """Longest text, in tokens."""
         return self.max_length
 
-    def label_names(self, rows: Dataset) -> list[str]:
-        """The label names: those of a ``ClassLabel`` column, else the sorted distinct values."""
-        feature = rows.features["label"]
-        if hasattr(feature, "names"):
-            return list(feature.names)
-        return [str(value) for value in sorted(self._values(rows))]
+    def arguments(self, row: dict[str, Any]) -> dict[str, Any]:
+        """The pipeline's own way of saying "the best alone" and "all"."""
+        top_k: dict[str, Any] = {1: {}, "all": {"top_k": None}}.get(self.prediction.top_k, self.options)
+        return {name: value for name, value in self.options.items() if name != "top_k"} | top_k
 
-    def _values(self, rows: Dataset) -> list[Any]:
-        """The distinct values of the label column, each of them a class."""
+    def truncating(self, limit: int) -> dict[str, Any]:
+        """To the tokenizer."""
+        return {"truncation": True, "max_length": limit}
+
+    def measured(self, row: dict[str, Any]) -> tuple[str, ...]:
+        """The text, or the pair of texts."""
+        return (row["text"], row["text_pair"]) if row.get("text_pair") else (row["text"],)
+
+    @property
+    def answers(self) -> str:  # type: ignore[override]
+        """Form of the predictions; while the rows are to decide on the problem, the one that the metrics score."""
+        if self.problem != "auto":
+            return self._problem.form
+        forms = ("class", "classes", "number")
+        return next((form for form in forms if _scored(self.metrics, form)), "class")
+
+    @property
+    def label_columns(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The label column, where its values are names of labels: not numbers, and no list of 0 and 1 either."""
+        named = self.problem == "single_label" or (self.problem == "multi_label" and self.labels is None)
+        return ("label",) if named else ()
+
+    @property
+    def _problem(self) -> Problem:
+        assert self.problem != "auto"
+        if self.problem == "multi_label":
+            return ManyLabels(self.labels)
+        return OneLabel() if self.problem == "single_label" else Number()
+
+    def resolved(self, rows: Dataset) -> Self:
+        """With the problem that the label column poses."""
+        if self.problem != "auto":
+            return self
         feature = rows.features["label"]
-        kind = getattr(feature, "dtype", None)
-        if kind is None or kind.startswith(("float", "double", "list", "struct")):
+        kind = getattr(feature, "dtype", "list")
+        name: Name = "single_label"
+        if kind.startswith("list") or hasattr(feature, "feature"):
+            name = "multi_label"
+        elif kind.startswith(("float", "double")):
+            name = "regression"
+        made = self.model_copy(update={"problem": name})
+        if not _scored(self.metrics, made._problem.form):
+            what = {"single_label": "one label a row", "multi_label": "lists", "regression": "fractional numbers"}[name]
             raise UserError(
-                f"data.columns.label: it holds {kind or 'lists'}; task=text_classification needs one class a row"
+                f"task.metrics=[{','.join(self.metrics)}]: data.columns.label holds {what}, "
+                f"which these do not score; use task={made._problem.yaml}, or say otherwise with task.problem"
             )
-        values = rows.unique("label")
-        missing = {None, ""} | ({-1} if hasattr(feature, "names") else set())  # -1 is the hub's "no label".
-        if not missing.isdisjoint(values):
-            count = sum(value in missing for value in rows["label"])
-            raise UserError(f"data: {count} of {len(rows)} rows have no label; remove them or choose another split")
-        return list(values)
+        if name == "regression" and self.labels is not None:
+            raise UserError("task.labels: data.columns.label holds numbers, which have no labels; set it to null")
+        return made
+
+    def label_names(self, rows: Dataset) -> list[str]:
+        """``labels``, else the names of the classes, else the sorted distinct values; none of a number."""
+        return list(self.labels) if self.labels is not None else self._problem.names(rows)
 
     def config(self, labels: Sequence[str]) -> dict[str, Any]:
-        """Number and names of the labels."""
-        names = dict(enumerate(labels))
-        return {"id2label": names, "label2id": {name: number for number, name in names.items()}}
+        """Number and names of the labels, and which problem it is."""
+        return self._problem.config(labels)
+
+    def fault(self, row: dict[str, Any]) -> str | None:
+        """A text that is no text, or a label that does not go with the problem."""
+        for column in ("text", "text_pair"):
+            if column in row and (reason := text_fault(row, column)):
+                return reason
+        if self.problem != "auto":
+            return self._problem.fault(row)
+        lists, number = isinstance(row["label"], list), isinstance(row["label"], float)
+        problem = ManyLabels(None) if lists else Number() if number else OneLabel()
+        return problem.fault(row)
+
+    def equip(self, processor: Any, network: PreTrainedModel | None, adapted: bool) -> list[str]:
+        """Say in the tokenizer how pairs are put together and where they are cut; it is saved with the model."""
+        processor.truncation_side = self.truncation_side
+        settle_pair(processor)
+        return []
 
     def encode(self, rows: Dataset, processor: Any, labels: Sequence[str]) -> Encoded:
-        """``input_ids`` with the tokenizer's special tokens, and ``label`` as a class id."""
-        names = getattr(rows.features["label"], "names", None)
-        ids = {name: number for number, name in enumerate(labels)}
-        present = {value: names[value] if names else str(value) for value in self._values(rows)}
-        for name in present.values():
-            if name not in ids:
-                raise UserError(f"data: the label {name!r} is not one the model has.{nearest(name, ids)}")
+        """``input_ids`` with the tokenizer's special tokens, its ``token_type_ids`` of pairs, and ``label``."""
+        problem = self._problem
+        target = problem.targets(rows, labels)
+        pairs = "text_pair" in rows.column_names
+        types = {"input_ids": ["int32"], "length": "int32", "items": "int32", "over": "bool"}
+        if pairs:
+            check_pair(processor)
+            if "token_type_ids" in processor.model_input_names:
+                types["token_type_ids"] = ["int8"]
 
         def features(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-            whole = processor(batch["text"], truncation=False, verbose=False)["input_ids"]
-            # An empty text without special tokens would be no sequence at all: it is its end alone.
-            whole = [tokens or [processor.eos_token_id or processor.pad_token_id] for tokens in whole]
-            over = [len(tokens) > self.max_length for tokens in whole]
-            cut = (
-                processor(batch["text"], truncation=True, max_length=self.max_length)["input_ids"] if any(over) else []
-            )
-            tokens = [cut[row] if long else whole[row] for row, long in enumerate(over)]
-            return {
-                "input_ids": tokens,
-                "label": [ids[present[value]] for value in batch["label"]],
-                "length": [len(row) for row in tokens],
-                "items": [1] * len(tokens),
+            made, over = encode_texts(processor, batch["text"], batch.get("text_pair"), self.max_length)
+            return {name: made[name] for name in made if name in types} | {
+                "label": [target(value) for value in batch["label"]],
+                "length": [len(row) for row in made["input_ids"]],
+                "items": [1] * len(over),
                 "over": over,
             }
 
         # Stated, because the label changes from a name to an id and datasets would keep the old column's type.
-        types = {"input_ids": ["int32"], "label": "int64", "length": "int32", "items": "int32", "over": "bool"}
-        return settled(mapped(rows, features, types), self.overlong, self.max_length, "texts")
+        kind = [*problem.type] if isinstance(problem.type, tuple) else problem.type
+        encoded = mapped(rows, features, types | {"label": kind})
+        return settled(encoded, self.overlong, self.max_length, "pairs" if pairs else "texts")
 
     def collate(self, sequences: Sequence[Sequence[dict[str, Any]]], processor: Any) -> dict[str, Tensor]:
-        """``input_ids`` and ``attention_mask`` (rows, longest), ``labels`` (rows,)."""
-        import torch
-
-        tokens = [row["input_ids"] for (row,) in sequences]
-        return {
+        """``input_ids``, ``attention_mask`` and ``token_type_ids`` (rows, longest), ``labels`` (rows, ...)."""
+        rows = [row for (row,) in sequences]
+        tokens = [row["input_ids"] for row in rows]
+        batch = {
             "input_ids": padded(tokens, processor.pad_token_id),
             "attention_mask": padded([[1] * len(row) for row in tokens], 0),
-            "labels": torch.tensor([row["label"] for (row,) in sequences]),
+            "labels": self._problem.tensor([row["label"] for row in rows]),
         }
+        if "token_type_ids" in rows[0]:
+            batch["token_type_ids"] = padded([row["token_type_ids"] for row in rows], 0)
+        return batch
 
     def _logits(self, network: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-        logits: Tensor = network(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-        return logits.float()
+        logits: Tensor = network(**{name: value for name, value in batch.items() if name != "labels"}).logits
+        return logits
 
     def loss(self, network: nn.Module, batch: dict[str, Tensor], label_smoothing: float) -> Tensor:
-        """Cross-entropy, summed over the rows."""
-        from torch.nn.functional import cross_entropy
-
-        logits = self._logits(network, batch)
-        return cross_entropy(logits, batch["labels"], reduction="sum", label_smoothing=label_smoothing)
+        """Cross-entropy, binary cross-entropy or squared error, summed over the rows."""
+        return self._problem.loss(self._logits(network, batch), batch["labels"], label_smoothing)
 
     def outcomes(
         self, network: nn.Module, batch: dict[str, Tensor], processor: Any, generation: Any
     ) -> dict[str, np.ndarray]:
-        """``loss`` and the predicted class id of each row."""
-        from torch.nn.functional import cross_entropy
-
-        logits = self._logits(network, batch)
-        loss = cross_entropy(logits, batch["labels"], reduction="none")
-        return {"loss": loss.cpu().numpy(), "prediction": logits.argmax(-1).cpu().numpy()}
+        """``loss`` and ``prediction`` of each row: a class id, a 0 or 1 for each label, or a number."""
+        return self._problem.outcomes(self._logits(network, batch), batch["labels"])
 
     def score(self, outcomes: dict[str, np.ndarray], rows: Dataset, labels: Sequence[str]) -> dict[str, float]:
         """The metrics, and ``loss`` a row."""
-        scores = metric.compute(self.metrics, self.answers, outcomes["prediction"].tolist(), list(rows["label"]))
-        return scores | {"loss": float(outcomes["loss"].mean())}
+        return self._problem.scores(self.metrics, outcomes, rows)
 
     def baseline(self, rows: Dataset, labels: Sequence[str]) -> dict[str, float]:
-        """Always the most frequent class of ``rows``."""
-        (majority, _), *_ = Counter(rows["label"]).most_common(1)
-        return metric.compute(self.metrics, self.answers, [majority] * len(rows), list(rows["label"]))
+        """Always the most frequent label, the most frequent set of labels, or the mean of ``rows``."""
+        return self._problem.baseline(self.metrics, rows)
 
     def findings(
         self, outcomes: dict[str, np.ndarray], rows: Dataset, labels: Sequence[str], processor: Any
     ) -> Findings:
-        """Confusion matrix, each class's scores, and the texts with the highest loss."""
-        gold, predicted = list(rows["label"]), outcomes["prediction"].tolist()
-        columns = {
-            "text": processor.batch_decode(rows["input_ids"][:], skip_special_tokens=True),
-            "label": [labels[number] for number in gold],
-            "prediction": [labels[number] for number in predicted],
-        }
-        return Findings(
-            tables={"classes": per_class(gold, predicted, labels), "worst": worst(outcomes["loss"].tolist(), columns)},
-            pictures={"confusion": lambda: confusion(gold, predicted, labels)},
-        )
+        """Confusion matrix and each class's scores, or numbers against predictions; the texts with the highest loss."""
+        texts = processor.batch_decode(rows["input_ids"][:], skip_special_tokens="text_pair" not in rows.column_names)
+        return self._problem.findings(outcomes, rows, labels, {"text": texts})
+
+    def texts(self, rows: Dataset) -> Any:
+        """Both texts of a pair."""
+        for column in ("text", "text_pair"):
+            if column in rows.column_names:
+                for batch in rows.select_columns([column]).iter(1000):
+                    yield from batch[column]
+
+
+def _scored(metrics: Sequence[str], form: str) -> bool:
+    """Whether all of the metrics score answers of this form."""
+    try:
+        metric.check(metrics, form)
+    except UserError:
+        return False
+    return True

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from xp.error import UserError
+from xp.findings import split
 from xp.tracking.store import Tracking, first_line
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
@@ -79,9 +80,14 @@ class Tracker:
         """A file (into ``folder`` of the run's artifacts), or a folder under its own name, as it is when sent."""
         self._work.put((self._send_artifact, (path, folder)))
 
-    def table(self, columns: dict[str, list[Any]], file: str) -> None:
-        """A table, which MLflow shows as one; ``file`` is its path among the run's artifacts."""
-        self._work.put((self._send_table, (columns, file)))
+    def table(self, data: dict[str, list[Any]], file: str) -> None:
+        """A table that MLflow shows as one.
+
+        Args:
+            data: columns of equal length, by name.
+            file: its name among the artifacts, ending in ``.json``; one that is there already is replaced.
+        """
+        self._work.put((self._send_table, (split(data), file)))
 
     def close(self, status: Status, error: str = "") -> None:
         """End the run with this status, once all else has arrived; says on stderr what could not."""
@@ -152,8 +158,15 @@ class Tracker:
         else:
             self.client.log_artifact(self.run_id, str(path), folder)
 
-    def _send_table(self, columns: dict[str, list[Any]], file: str) -> None:
-        self.client.log_table(self.run_id, columns, file)
+    def _send_table(self, text: str, file: str) -> None:
+        from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS
+
+        # Not client.log_table: of a run that is resumed, it would append the rows to those that are there.
+        self.client.log_text(self.run_id, text, file)
+        entry = {"path": file, "type": "table"}
+        known = json.loads(self.client.get_run(self.run_id).data.tags.get(MLFLOW_LOGGED_ARTIFACTS, "[]"))
+        if entry not in known:
+            self.client.set_tag(self.run_id, MLFLOW_LOGGED_ARTIFACTS, json.dumps([*known, entry]))
 
     def _end(self, status: Status, error: str) -> None:
         if error:
@@ -166,7 +179,8 @@ class Untracked(Tracker):
 
     def __init__(self) -> None:
         nothing = lambda *arguments: None  # noqa: E731 - eight times the same nothing
-        self.log = self.params = self.tags = self.dataset = self.artifact = self.table = self.close = nothing  # type: ignore[method-assign]
+        self.log = self.params = self.tags = self.dataset = nothing  # type: ignore[method-assign]
+        self.artifact = self.table = self.close = nothing  # type: ignore[method-assign]
 
     def opened(self) -> str:
         """No run."""

@@ -1,0 +1,121 @@
+"""Streams: rows are read as they are needed, and every backend sees the same of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import SMALL, command, curve, journal, rows, write_rows
+
+from xp.error import UserError
+from xp.stream import Stream
+from xp.task import Encoded
+
+Ran = Callable[..., dict[str, Any]]
+CURVES = ("train/loss", "train/grad_norm", "train/lr", "train/padding")
+STREAMED = ["data.streaming=true", "task=causal_lm", "task.max_length=24", "training.micro_batch_size=3"]
+
+
+def test_parity_of_a_streamed_run(run: Ran) -> None:
+    results = [run(*STREAMED, f"backend={name}", "training.max_steps=10") for name in ("torch", "accelerate", "hf")]
+    assert len({result["digest"] for result in results}) == 1
+    curves = [curve(result["points"], *CURVES) for result in results]
+    assert curves[0] == curves[1] == curves[2]
+    assert len(curves[0]) == 10
+
+
+def test_a_worker_changes_nothing_and_two_are_refused(run: Ran) -> None:
+    alone, beside = (run(*STREAMED, f"training.workers={number}") for number in (0, 1))
+    assert alone["digest"] == beside["digest"]
+    last = [point for point in beside["points"] if "data/train_read" in point]
+    assert [point["data/train_read"] for point in last] == [60.0]
+    with pytest.raises(UserError, match="training.workers=2: a stream is read by one process"):
+        run(*STREAMED, "training.workers=2")
+
+
+def test_two_processes_give_the_curve_of_one(run: Ran, corpus: Path) -> None:
+    expected = curve(run(*STREAMED)["points"], *CURVES)
+    ended = command(*SMALL, *STREAMED, "backend=accelerate", "backend.processes=2", "runs=two", folder=corpus)
+    assert ended.returncode == 0, ended.stderr
+    (made,) = [path.parent for path in corpus.glob("two/*/journal.jsonl")]
+    for got, want in zip(curve(journal(made), *CURVES), expected, strict=True):
+        assert got[1:4] == pytest.approx(want[1:4], rel=1e-5)
+
+
+def test_a_stream_reads_no_more_than_it_needs(run: Ran, corpus: Path) -> None:
+    """Of 50,000 rows, the last of which could not be read."""
+    with (corpus / "large.jsonl").open("w") as file:
+        for _ in range(50):
+            file.writelines(json.dumps(row) + "\n" for row in rows(1000))
+        file.write("{broken\n")
+    result = run(*STREAMED, "data.train=large.jsonl", "training.max_steps=3")
+    (read,) = [point["data/train_read"] for point in result["points"] if "data/train_read" in point]
+    assert read <= 2000
+    with pytest.raises(UserError, match="large.jsonl: cannot be read as json: line 50001: "):
+        run("data.train=large.jsonl", "task=causal_lm")
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_every_row_is_seen_once_a_pass(ending: str, tmp_path: Path) -> None:
+    from datasets import Dataset
+    from test_data import files
+
+    made = Dataset.from_list(rows(2500))
+    file = str(tmp_path / f"rows.{ending}")
+    {"csv": made.to_csv, "jsonl": made.to_json, "parquet": made.to_parquet}[ending](file)
+    source = files(train=file, eval=file, streaming=True, filters=["label != tool"], columns={"text": "text"})
+    wanted = [row["text"] for row in rows(2500) if row["label"] != "tool"]
+    stream = Stream(lambda: source.blocks(["text", "label"], {}), Encoded)
+    windows = stream.windows(300)
+    passes = []
+    for _ in range(2):
+        found: list[str] = []
+        while len(found) < len(wanted):
+            found += next(windows)["text"][:]
+        passes.append(found)
+    assert passes == [wanted, wanted]
+    assert len(stream.select([0, 1])) == 2
+
+
+def test_what_a_stream_cannot_do_is_one_line(compose: Callable[..., Any], run: Ran) -> None:
+    for overrides, message in (
+        (["training.max_steps=null", "training.epochs=1"], "data.streaming=true: a stream has no epochs"),
+        (["data.deduplicate=true"], "data.deduplicate=true: it needs all rows at once"),
+        (["data.eval=null", "data.eval_share=0.1"], "data.eval_share=0.1: it needs all rows at once"),
+    ):
+        with pytest.raises(UserError, match=message):
+            compose("data.streaming=true", *overrides)
+    with pytest.raises(UserError, match="the labels are not known before all rows are read"):
+        run("data.streaming=true", "task=text_classification")
+
+
+def test_labels_of_a_stream_are_the_models(run: Ran, corpus: Path) -> None:
+    trained = run("task=text_classification")
+    given = ["data.streaming=true", "task=text_classification", "model=pretrained", f"model.path={trained['model']}"]
+    assert run(*given)["metrics"]["eval/loss"] > 0
+    write_rows(corpus / "odd.jsonl", [*rows(60), {"text": "a b", "label": "fruits"}])
+    with pytest.raises(UserError, match="odd.jsonl, row 61: label: 'fruits' is not among .* Did you mean 'fruit'"):
+        run(*given, "data.train=odd.jsonl")
+    result = run(*given, "data.train=odd.jsonl", "data.on_error=skip")
+    assert [point["data/train_skipped"] for point in result["points"] if "data/train_skipped" in point] == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.csv", "text,label\na b,1\nc d,x\n" + "a,1\n" * 1200 + "a\n", "a.csv: line 1204 has 1 fields"),
+        ("a.csv", "text,label\n" + "a b,1\n" * 1200 + "c d,x\n", "a.csv, row 1201: label: 'x' is no number"),
+        ("a.jsonl", '{"text": "a b"}\n' * 1200 + '{"text": {"a": 1}}\n', "a.jsonl, row 1201: is of other types"),
+        ("a.jsonl", '{"text": "a b"}\n' * 1200 + '{"text": null}\n', "a.jsonl, row 1201: text: is empty"),
+        ("a.jsonl", '[{"text": "a b"}]', "is read at once"),
+    ],
+)
+def test_bad_rows_of_a_stream(name: str, text: str, message: str, run: Ran, corpus: Path) -> None:
+    (corpus / name).write_text(text)
+    with pytest.raises(UserError) as caught:
+        run(*STREAMED, f"data.train={name}", "training.max_steps=200", "data.columns.label=label")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)

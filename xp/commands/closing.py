@@ -1,0 +1,67 @@
+"""What commands end with: scores beside the baseline, findings, the saved model."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xp import findings, world
+from xp.metric import better
+from xp.run import Run
+from xp.task import Trainable
+from xp.tracking import Tracker
+
+if TYPE_CHECKING:
+    from xp.evaluation import Evaluation
+    from xp.model import Loaded
+    from xp.task import Encoded
+
+
+def scores(
+    task: Trainable, metric: str, metrics: dict[str, float], loaded: Loaded, held_out: Encoded
+) -> dict[str, Any]:
+    """What every result begins with: the objective, and all metrics beside the baseline."""
+    baseline = task.baseline(held_out.rows, loaded.labels)
+    return {
+        "objective": metrics[metric],
+        "metric": f"eval/{metric}",
+        "goal": better(metric),
+        "metrics": {f"eval/{name}": value for name, value in metrics.items()},
+        "baseline": {f"eval/{name}": value for name, value in baseline.items()},
+    }
+
+
+def show_findings(
+    task: Trainable, evaluated: Evaluation, loaded: Loaded, held_out: Encoded, folder: Path, tracker: Tracker
+) -> None:
+    """Put the pictures and tables of an evaluation into the run's folder and into MLflow."""
+    if world.rank() != 0:
+        return
+    found = task.findings(evaluated.outcomes, held_out.rows, loaded.labels, loaded.processor)
+    findings.write(found, folder / "evaluation")
+    for name in found.pictures:
+        tracker.artifact(folder / "evaluation" / f"{name}.png", "evaluation")
+    for name, table in found.tables.items():
+        tracker.table(table, f"evaluation/{name}.json")
+
+
+def save_model(run: Run, loaded: Loaded, folder: Path) -> str:
+    """Write a plain Hugging Face folder, or a PEFT folder with the base's config; gives its digest."""
+    import torch
+
+    part = folder.with_name(folder.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    network = loaded.network
+    if run.training.save_dtype is not None:
+        network = network.to(getattr(torch, run.training.save_dtype))
+    network.save_pretrained(part)
+    if hasattr(network, "peft_config"):
+        network.config.save_pretrained(part)
+    loaded.processor.save_pretrained(part)
+    part.replace(folder)
+    digest = hashlib.sha256()
+    for file in sorted(folder.glob("*.safetensors")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,157 @@
+"""What commands open with: the machine, the rows, the model, the features."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from xp.data.columns import ROW
+from xp.error import UserError
+from xp.features import Preparation
+from xp.hardware import choose_device, choose_precision, environment
+from xp.model import Wish
+from xp.report import Report
+from xp.run import Run, flattened
+from xp.task import Encoded, Trainable
+from xp.tracking import Tracker
+
+if TYPE_CHECKING:
+    import torch
+    from datasets import Dataset
+
+    from xp.data import Side, Splits
+    from xp.job import Job
+    from xp.model import Loaded
+
+
+def choose_machine(run: Run, tracker: Tracker, report: Report) -> tuple[torch.device, Any]:
+    """Device and precision of this run, told and tracked."""
+    device = choose_device(run.device)
+    precision = choose_precision(run.precision, device)
+    found = environment(device)
+    report.say(f"{device}, {found['processor']}, {precision}{' (auto)' if run.precision == 'auto' else ''}")
+    tracker.params(dict(flattened(run.values())) | {"environment." + name: value for name, value in found.items()})
+    tracker.tags({"xp.device": device.type, "xp.precision": precision})
+    return device, precision
+
+
+def read(
+    run: Run, report: Report, train: bool, tracker: Tracker | None = None
+) -> tuple[Trainable, Splits, Preparation]:
+    """The task as the rows settle it, the rows that it can use, and how they become features.
+
+    What the task left to the rows to decide is told and tracked.
+    """
+    task = run.task
+    assert isinstance(task, Trainable)
+    preparation = Preparation(task, run.data.on_error, Path(run.runs) / "cache" if run.cache else None, report.say)
+    splits = run.data.load(task.columns, task.other_columns, task.optional_columns, train=train)
+    splits = preparation.checked(splits)
+    resolved = task.resolved(splits.eval if splits.train is None else splits.train)
+    for name in type(task).model_fields:
+        if (value := getattr(resolved, name)) != getattr(task, name):
+            report.say(f"task.{name}={value} ({getattr(task, name)}, by the rows)")
+            if tracker is not None:
+                tracker.tags({f"xp.task.{name}": str(value)})
+    return resolved, splits, replace(preparation, task=resolved)
+
+
+def describe_data(run: Run, splits: Splits, tracker: Tracker, report: Report) -> None:
+    """Tell where the rows come from, and make them an input of the tracked run."""
+    fingerprint = splits.fingerprint
+    sizes = {"train": len(splits.train) if splits.train is not None else 0, "eval": len(splits.eval)}
+    counts = ", ".join(f"{number:,} {side} rows" for side, number in sizes.items() if number)
+    report.say(f"{splits.source}: {counts}")
+    left_out = [f"{number:,} {name.replace('_', ' ')}" for name, number in splits.notes.items() if number]
+    if left_out:
+        report.say(f"left out: {', '.join(left_out)}")
+    tracker.log({f"data/{name}": float(number) for name, number in splits.notes.items()}, 0)
+    tracker.tags({"xp.data_fingerprint": fingerprint})
+    context = "training" if run.command == "train" else "evaluation"
+    tracker.dataset(run.choices["data"], splits.source, fingerprint, sizes, context)
+
+
+def load(run: Run, task: Trainable, precision: str, labels: list[str], train: Dataset | None, report: Report) -> Loaded:
+    """The model, ready to be trained on rows ``train`` with these labels, or (None) to be used as it is."""
+    import torch
+
+    torch.manual_seed(run.seed)
+    in_full = train is not None and run.peft.name == "none"
+    # Weights that train are float32; frozen ones may stay as they are stored, if bf16 is what computes.
+    dtype: torch.dtype | Literal["auto"] = torch.float32 if in_full or precision == "fp32" else "auto"
+    loaded = run.model.load(wish(run, task, dtype, labels, train))
+    for line in task.equip(loaded.processor, loaded.network, adapted=not in_full):
+        report.say(line)
+    return loaded
+
+
+def wish(
+    run: Run, task: Trainable, dtype: torch.dtype | Literal["auto"], labels: list[str], train: Dataset | None
+) -> Wish:
+    """What a task needs of the model."""
+    return Wish(
+        auto_class=task.auto_class,
+        processor_class=task.processor_class,
+        config=task.config,
+        labels=labels,
+        texts=lambda: [] if train is None else task.texts(train),
+        dtype=dtype,
+        peft_type=task.peft_type,
+        train=train is not None,
+        locate=partial(run.tracking.locate, runs=run.runs),
+        special_tokens=task.special_tokens,
+    )
+
+
+def sample(run: Run, preparation: Preparation, labels: list[str], splits: Splits) -> Dataset:
+    """The train rows, of a stream the first ten thousand: all that the model needs to see before the training."""
+    assert splits.train is not None
+    if not run.data.streaming:
+        return splits.train
+    if preparation.task.label_columns and not labels and run.model.name == "scratch":
+        raise UserError(
+            "data.streaming=true: the labels are not known before all rows are read; "
+            "start from a model that has them, or use data with a ClassLabel column"
+        )
+    from datasets import concatenate_datasets
+
+    blocks = list(islice(run.data.blocks([name for name in splits.train.column_names if name != ROW], {}), 10))
+    return concatenate_datasets([preparation.usable(splits, rows) for rows in blocks]) if blocks else splits.train
+
+
+def encode_both(
+    run: Run, preparation: Preparation, splits: Splits, loaded: Loaded, tracker: Tracker, report: Report
+) -> tuple[Encoded, Encoded]:
+    """Train rows, which may be a stream, and eval rows as features."""
+    if run.data.streaming:
+        splits = preparation.with_known_labels(splits, loaded.labels)
+        encoded = Encoded(preparation.stream(run.data, splits, loaded.processor, loaded.labels))
+    else:
+        encoded = encode(preparation, "train", splits, loaded, tracker, report)
+    return encoded, encode(preparation, "eval", splits, loaded, tracker, report)
+
+
+def describe_stream(job: Job, task: Trainable, tracker: Tracker, report: Report) -> None:
+    """What became of the rows of a stream, which nobody knew before."""
+    if job.notes:
+        report.say(f"train: {job.notes['read']:,} rows read from the stream")
+        report.rows("train", {"rows": job.notes["read"]} | job.notes, task.longest)
+        tracker.log({f"data/train_{name}": float(number) for name, number in job.notes.items()}, job.total_steps)
+
+
+def encode(
+    preparation: Preparation, side: Side, splits: Splits, loaded: Loaded, tracker: Tracker, report: Report
+) -> Encoded:
+    """A split as features; where they are from, and what became of rows that were too long, is told and tracked."""
+    encoded, how = preparation.encoded(side, splits, loaded.processor, loaded.labels)
+    tracker.tags({f"xp.cache.{side}": how})
+    report.rows(side, encoded.notes, preparation.task.longest)
+    for warning in encoded.warnings:
+        report.say(f"warning: {side}: {warning}")
+    if encoded.warnings:
+        tracker.tags({f"xp.warnings.{side}": " | ".join(encoded.warnings)})
+    tracker.log({f"data/{side}_{name}": float(number) for name, number in encoded.notes.items()}, 0)
+    return encoded

@@ -1,0 +1,38 @@
+"""Print rows as the model would see them."""
+
+from __future__ import annotations
+
+from xp import show as showing
+from xp.commands.opening import read, wish
+from xp.data.columns import ROW
+from xp.model import positions
+from xp.report import Report
+from xp.run import Run
+
+LIMIT = 1 << 30
+"""A length that stands for none: tokenizers without a bound say such numbers."""
+
+
+def show(run: Run, report: Report) -> None:
+    """Print rows as the model would see them, and how long they are; nothing is trained, tracked or written."""
+    task, splits, _ = read(run, report, True)
+    assert splits.train is not None
+    report.say(f"{run.choices['model']} on {splits.source}")
+    described = run.model.describe(wish(run, task, "auto", task.label_names(splits.train), splits.train))
+    for line in task.equip(described.processor, None, adapted=run.peft.name != "none"):
+        report.say(line)
+    shown = {
+        side: showing.look(task, rows.remove_columns(ROW), described.processor, described.labels, run.examples)
+        for side, rows in (("train", splits.train), ("eval", splits.eval))
+    }
+    if run.examples:
+        showing.draw_legend(report.console)
+    for side, each in shown.items():
+        showing.draw_rows(report.console, side, each)
+    bound = min(positions(described.config) or LIMIT, getattr(described.processor, "model_max_length", LIMIT) or LIMIT)
+    showing.draw_lengths(report.console, shown, task.longest, None if bound >= LIMIT else bound)
+    for side, each in shown.items():
+        report.rows(side, each.encoded.notes, task.longest)
+        refused = [f"training would refuse it: {each.refused}"] if each.refused else []
+        for warning in [*each.encoded.warnings, *refused]:
+            report.say(f"warning: {side}: {warning}")

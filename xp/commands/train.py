@@ -1,0 +1,116 @@
+"""Train, evaluate and save a model."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xp import world
+from xp.commands.closing import save_model, scores, show_findings
+from xp.commands.opening import choose_machine, describe_data, describe_stream, encode_both, load, read, sample
+from xp.hardware import autocast
+from xp.model import head
+from xp.report import Report
+from xp.run import Run
+from xp.task import Trainable
+from xp.tracking import Tracker
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from xp.evaluation import Evaluation
+    from xp.model import Loaded
+
+
+def train(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str, Any]:
+    """Train, evaluate and save a model.
+
+    Returns:
+        What goes to ``result.json``: ``objective``, ``metrics``, ``baseline``, sizes, times and places.
+    """
+    from xp.checkpoint import load_weights
+    from xp.peft import count
+    from xp.prepare import BEST, check_fit, prepare
+
+    started = time.perf_counter()
+    device, precision = choose_machine(run, tracker, report)
+    task, splits, preparation = read(run, report, True, tracker)
+    assert splits.train is not None
+    labels = task.label_names(splits.train)
+    splits = preparation.with_known_labels(splits, labels)
+    describe_data(run, splits, tracker, report)
+
+    loaded = load(run, task, precision, labels, sample(run, preparation, labels, splits), report)
+    check_fit(task, loaded)
+    encoded, held_out = encode_both(run, preparation, splits, loaded, tracker, report)
+    loaded.network = _with_adapter(run, loaded, folder).to(device)
+    trained, weights = count(loaded.network)
+    report.model(run, loaded, trained, weights)
+
+    def log(metrics: dict[str, float], step: int) -> None:
+        tracker.log(metrics, step)
+        report.point(metrics, step)
+
+    tracker.opened()
+    report.start(run.training.total_steps(len(encoded.rows)))
+    latest: deque[Evaluation] = deque(maxlen=1)
+    cached = {name: value for name, value in vars(loaded.network.config).items() if name == "use_cache"}
+    job = prepare(
+        recipe=run.training,
+        task=task,
+        loaded=loaded,
+        train=encoded,
+        held_out=held_out,
+        generation=run.generation,
+        seed=run.seed,
+        device=device,
+        autocast=partial(autocast, precision, device),
+        folder=folder,
+        log=log,
+        found=latest.append,
+    )
+    began = time.perf_counter()
+    with report:
+        run.backend.fit(job)
+    vars(loaded.network.config).update(cached)
+    describe_stream(job, task, tracker, report)
+    seconds = time.perf_counter() - began
+    world.gather(None)  # The best weights are on disk once rank 0 is here.
+    metrics = job.metrics
+    if run.training.keep_best:
+        if job.evaluated_step != job.best_step:
+            load_weights(loaded.network, folder / BEST)
+            metrics = job.evaluate()
+            report.say(f"kept the weights of step {job.best_step}")
+        tracker.log({f"best/{name}": value for name, value in metrics.items()}, job.best_step)
+        world.gather(None)
+        if world.rank() == 0:
+            (folder / BEST).unlink()
+    digest = save_model(run, loaded, folder / "model") if world.rank() == 0 else ""
+    show_findings(task, latest[0], loaded, held_out, folder, tracker)
+    return scores(task, job.metric, metrics, loaded, held_out) | {
+        "trainable": trained,
+        "weights": weights,
+        "digest": digest,
+        "training_seconds": seconds,
+        "seconds": time.perf_counter() - started,
+        "model": str(folder / "model"),
+    }
+
+
+def _with_adapter(run: Run, loaded: Loaded, folder: Path) -> PreTrainedModel:
+    """The network, its weights to train marked; an adapter's random base is saved, for it is nowhere else."""
+    if run.model.name == "scratch" and run.peft.name != "none":
+        base = folder / "base"
+        loaded.network.name_or_path = str(base.absolute())
+        if world.rank() == 0:
+            loaded.network.save_pretrained(base)
+            loaded.processor.save_pretrained(base)
+    assert isinstance(run.task, Trainable)
+    new = [] if run.model.name == "scratch" else loaded.new
+    if run.task.peft_type is None and loaded.labels:  # Then peft knows of no head that is to be trained in full.
+        new = sorted({*new, *head(loaded.network)})
+    return run.peft.apply(loaded.network, run.task.peft_type, new)

@@ -1,0 +1,160 @@
+"""Several sources as one, mixed by weight."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import PositiveFloat, model_validator
+
+from xp.data.base import Data
+from xp.data.columns import ROW
+from xp.data.splits import Side
+from xp.error import UserError, nearest
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+APART = 1 << 40
+"""What the ``_row`` of one source is away from that of the next."""
+
+
+class Mixture(Data, name="mixture"):
+    """Train rows of several sources, drawn at random by weight; the eval rows of all of them, one after the other.
+
+    Each source is a complete data component, with its own columns, filters, caps and splits; only ``on_error`` holds
+    for all of them.
+    """
+
+    sources: dict[str, Data]
+    """The sources by a name of one's own: ``+data@data.sources.reviews=sst2``."""
+
+    weights: dict[str, PositiveFloat]
+    """Share of the rows that each source gives, in any unit; ``{}`` gives each the same."""
+
+    mixing_seed: int
+    """Order in which the sources are drawn from."""
+
+    stopping: Literal["first_exhausted", "all_exhausted"]
+    """End where the first source has no more rows, or go on, repeating the shorter ones, until all were seen."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> Mixture:
+        if not self.sources:
+            raise ValueError("sources: a mixture needs some; give +data@data.sources.<name>=<data>")
+        for name in self.weights:
+            if name not in self.sources:
+                raise ValueError(f"weights.{name}: there is no such source.{nearest(name, self.sources)}")
+        for name in self.sources if self.weights else ():
+            if name not in self.weights:
+                raise ValueError(f"weights.{name}: has no value, and the other sources have one; give it one")
+        for name in ("columns", "filters", "eval_share", "streaming"):
+            if getattr(self, name):
+                raise ValueError(f"{name}: a mixture has none of its own; set sources.<name>.{name}")
+        if any(source.streaming or isinstance(source, Mixture) for source in self.sources.values()):
+            raise ValueError("sources: neither a stream nor another mixture can be one of them")
+        if self.deduplicate and self.stopping == "all_exhausted":
+            raise ValueError("deduplicate=true: stopping=all_exhausted repeats rows; set sources.<name>.deduplicate")
+        return self
+
+    def read(self, train: bool) -> tuple[Dataset | None, Dataset | None, str]:
+        """Never called: a mixture's rows are mixed once each source has shaped its own."""
+        raise NotImplementedError
+
+    def sides(
+        self,
+        columns: Sequence[str],
+        others: Sequence[Sequence[str]],
+        optional: Sequence[str],
+        train: bool,
+        notes: dict[str, int],
+    ) -> tuple[dict[str, Dataset], str]:
+        """The sources' rows, mixed."""
+        from datasets import concatenate_datasets, interleave_datasets
+
+        parts: dict[str, dict[str, Dataset]] = {"train": {}, "eval": {}}
+        places = []
+        for number, (name, source) in enumerate(self._sources().items()):
+            own: dict[str, int] = {}
+            try:
+                found, place = source.sides(columns, others, optional, train, own)
+            except UserError as error:
+                raise UserError(f"data.sources.{name}: {error}") from error
+            places.append(f"{name} ({place})")
+            for key, count in own.items():
+                notes[key] = notes.get(key, 0) + count
+            for side, rows in found.items():
+                parts[side][name] = _numbered(rows, number)
+        if train and len(parts["train"]) < len(self.sources):
+            missing = next(name for name in self.sources if name not in parts["train"])
+            raise UserError(f"data.sources.{missing}: it has no rows to train on")
+        mixed = {}
+        if train:
+            rows = self._alike(parts["train"])
+            total = sum(self.weights.values())
+            shares = [self.weights[name] / total for name in rows] if self.weights else [1 / len(rows)] * len(rows)
+            mixed["train"] = interleave_datasets(
+                list(rows.values()), shares, seed=self.mixing_seed, stopping_strategy=self.stopping
+            )
+        if parts["eval"]:
+            mixed["eval"] = concatenate_datasets(list(self._alike(parts["eval"]).values()))
+        if train and self.deduplicate:
+            mixed["train"] = self._deduplicated(mixed["train"], mixed.get("eval"), notes)
+        most = {"train": self.train_rows, "eval": self.eval_rows}
+        return {side: self._capped(rows, most[side]) for side, rows in mixed.items()}, ", ".join(places)
+
+    def place(self, side: Side, row: int) -> str:
+        """Where the row is in its own source."""
+        source = list(self._sources().values())[row // APART]
+        return source.place("train" if source.eval_share is not None else side, row % APART)
+
+    def _sources(self) -> dict[str, Data]:
+        return {name: source.model_copy(update={"on_error": self.on_error}) for name, source in self.sources.items()}
+
+    def _alike(self, parts: dict[str, Dataset]) -> dict[str, Dataset]:
+        """The sources' rows with equal types; classes become their names where sources have other ones.
+
+        Raises:
+            UserError: other columns, or types that cannot be made equal.
+        """
+        first, *_ = parts
+        made = dict(parts)
+        for name, rows in parts.items():
+            if set(rows.column_names) != set(parts[first].column_names):
+                has = ", ".join(each for each in rows.column_names if each != ROW)
+                other = ", ".join(each for each in parts[first].column_names if each != ROW)
+                raise UserError(f"data.sources.{name}: it has the columns {has}, and {first} has {other}")
+        for column in parts[first].column_names:
+            if all(rows.features[column] == parts[first].features[column] for rows in parts.values()):
+                continue
+            made = {name: _named(rows, column) for name, rows in made.items()}
+            for name, rows in made.items():
+                wanted, held = made[first].features[column], rows.features[column]
+                strings = {"string", "large_string"}
+                if held != wanted and {getattr(held, "dtype", 0), getattr(wanted, "dtype", 1)} == strings:
+                    made[name] = rows.cast_column(column, wanted)
+                elif held != wanted:
+                    raise UserError(
+                        f"data.sources.{name}: its column {column} holds {getattr(held, 'dtype', 'lists')}, that of "
+                        f"{first} {getattr(wanted, 'dtype', 'lists')}; give both one type"
+                    )
+        return {name: rows.select_columns(made[first].column_names) for name, rows in made.items()}
+
+
+def _numbered(rows: Dataset, source: int) -> Dataset:
+    """The rows with numbers that tell of their source too."""
+    import numpy as np
+
+    numbers = np.asarray(rows[ROW][:]) + source * APART
+    return rows.remove_columns(ROW).add_column(ROW, numbers)
+
+
+def _named(rows: Dataset, column: str) -> Dataset:
+    """Class ids as the names of the classes."""
+    from datasets import Value
+
+    names = getattr(rows.features[column], "names", None)
+    if names is None:
+        return rows
+    values = [None if value is None or value < 0 else names[value] for value in rows[column]]
+    return rows.remove_columns(column).add_column(column, values, feature=Value("string"))

@@ -1,0 +1,113 @@
+"""Outputs: predictions as lines of json, and what is no text (arrays, images, sounds) as files beside them."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from xp.prediction.engine import Outcome
+
+SMALL = 64
+"""An array of more numbers than this becomes a file."""
+
+
+def write(outcomes: list[Outcome], folder: Path) -> tuple[Path, list[dict[str, Any]]]:
+    """Write ``predictions.jsonl``, one line an input in their order, and the files that it names.
+
+    Args:
+        outcomes: of all inputs.
+        folder: the run's folder; files go to its ``outputs`` and are named from it.
+
+    Returns:
+        The file, and its lines.
+    """
+    lines = []
+    for outcome in outcomes:
+        item = outcome.item
+        line: dict[str, Any] = {"position": item.position, "input": item.given}
+        if item.place:
+            line["place"] = item.place
+        if outcome.error:
+            line["error"] = outcome.error
+        else:
+            line["output"] = plain(outcome.output, folder, f"{item.position:06}")
+            if outcome.truncated:
+                line["truncated"] = True
+        lines.append(line)
+    file = folder / "predictions.jsonl"
+    with file.open("w", encoding="utf-8") as opened:
+        for line in lines:
+            opened.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
+    return file, lines
+
+
+def table(lines: list[dict[str, Any]], most: int = 1000) -> dict[str, list[Any]]:
+    """The first lines as columns, everything in them a text or a number."""
+    columns: dict[str, list[Any]] = {"position": [line["position"] for line in lines[:most]]}
+    for name in ("input", "output", "error"):
+        values = [line.get(name, "") for line in lines[:most]]
+        columns[name] = [each if isinstance(each, str) else json.dumps(each, ensure_ascii=False) for each in values]
+    return columns
+
+
+def plain(value: Any, folder: Path, stem: str) -> Any:
+    """A prediction in words, numbers, lists and mappings; the rest of it is saved, and the path of the file given.
+
+    Args:
+        folder: files are saved under ``outputs`` in it.
+        stem: their names begin so.
+    """
+    if isinstance(value, dict):
+        if "audio" in value and "sampling_rate" in value and hasattr(value["audio"], "dtype"):
+            value = value | {"audio": Sound(value["audio"], value["sampling_rate"])}
+        return {str(name): plain(each, folder, f"{stem}-{name}") for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(each, folder, f"{stem}-{at}" if len(value) > 1 else stem) for at, each in enumerate(value)]
+    if value is None or isinstance(value, (str, int, float)):
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+    if hasattr(value, "detach"):
+        value = value.detach().cpu()
+        value = (value.float() if value.is_floating_point() else value).numpy()
+    few = hasattr(value, "ndim") and (value.ndim == 0 or (value.size <= SMALL and value.dtype != bool))
+    if few:
+        return plain(value.tolist(), folder, stem)
+    return _saved(value, folder, stem)
+
+
+class Sound:
+    """Samples with their rate."""
+
+    def __init__(self, samples: Any, rate: int) -> None:
+        self.samples = samples
+        self.rate = rate
+
+
+def _saved(value: Any, folder: Path, stem: str) -> str:
+    """The path, seen from ``folder``, of the file that a value is saved in; of what is no data, its name alone."""
+    (folder / "outputs").mkdir(exist_ok=True)
+    file = folder / "outputs" / stem
+    if isinstance(value, Sound):
+        import numpy as np
+        from scipy.io import wavfile
+
+        file = file.with_name(f"{stem}.wav")
+        wavfile.write(file, value.rate, np.asarray(value.samples, dtype=np.float32).T)
+    elif hasattr(value, "save") and hasattr(value, "size"):
+        file = file.with_name(f"{stem}.png")
+        value.save(file)
+    elif hasattr(value, "dtype"):
+        import numpy as np
+
+        if value.dtype == bool and value.ndim == 2:
+            from PIL import Image
+
+            file = file.with_name(f"{stem}.png")
+            Image.fromarray(value.astype(np.uint8) * 255).save(file)
+        else:
+            file = file.with_name(f"{stem}.npy")
+            np.save(file, value)
+    else:
+        return str(value)
+    return str(file.relative_to(folder))

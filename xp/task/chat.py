@@ -1,0 +1,238 @@
+"""Chat: supervised fine-tuning on conversations, with loss on what the assistant says alone."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from xp.error import UserError
+from xp.findings import Findings, worst
+from xp.task.base import IGNORE, Encoded, Trainable, mapped, settled
+from xp.task.conversation import Conversation, encode_all, stops
+from xp.task.language import laid, predicted, token_losses
+from xp.task.messages import OPTIONAL, SHAPES, Message, conversation, spoken, tools
+from xp.task.template import marked, settle
+
+if TYPE_CHECKING:
+    import numpy as np
+    from datasets import Dataset
+    from torch import Tensor, nn
+    from transformers import PreTrainedModel
+
+PROVED = 8
+"""Conversations of each split whose marked tokens are held against those of the prefix difference."""
+
+WARNINGS = {
+    "system": "the template leaves out the system message",
+    "user": "the template leaves out or changes what the user says",
+    "assistant": "the template changes what the assistant says, so it is not learned as it stands",
+    "tool": "the template leaves out or changes what a tool says",
+    "tools": "the template leaves out the tools that may be called",
+    "unended": "no end token is trained after an answer, so the model would not learn to stop there",
+    "extended": "the template's marks leave out the token that ends an answer; it is trained all the same "
+    "(task.train_end=false would not)",
+    "prompt": "the template's generation prompt is not what an answer goes on from here, so the model will be asked "
+    "otherwise than it was trained",
+    "control": "a message holds control tokens of the tokenizer as text; they count as such",
+    "beginless": "the template writes no begin token, which this tokenizer otherwise puts first",
+    "differ": "the template's marks and its generation prompt do not agree on what the assistant says",
+}
+"""What can be odd about a conversation and is told before training."""
+
+
+class Chat(Trainable, name="chat"):
+    """Learn what the assistant says in conversations, by cross-entropy over its tokens and no others."""
+
+    auto_class: ClassVar[str] = "AutoModelForCausalLM"
+    peft_type: ClassVar[str] = "CAUSAL_LM"
+    columns: ClassVar[tuple[str, ...]] = SHAPES[0]
+    other_columns: ClassVar[tuple[tuple[str, ...], ...]] = SHAPES[1:]
+    optional_columns: ClassVar[tuple[str, ...]] = OPTIONAL
+    own_scores: ClassVar[tuple[str, ...]] = ("loss", "perplexity", "token_accuracy")
+    packable: ClassVar[bool] = True
+    pipeline: ClassVar[str] = "text-generation"
+    takes: ClassVar[str] = "a conversation"
+    gives: ClassVar[str] = "what the assistant says next"
+
+    template: str
+    """``auto`` (the tokenizer's own, else plain), a name of the library (xp/assets/templates), or a .jinja file."""
+
+    add_tokens: bool
+    """Whether control tokens of the template that the tokenizer lacks are added; their embeddings start new."""
+
+    train_end: bool
+    """Whether the token that ends an answer is trained in any case; false leaves it to the template's marks."""
+
+    max_length: Annotated[int, Field(ge=2)]
+    """Longest conversation, in tokens."""
+
+    overlong: Literal["truncate", "drop", "error"]
+    """What becomes of a longer conversation; the count is always reported."""
+
+    truncation_side: Literal["right", "left"]
+    """Where a longer conversation is cut: right loses its end, left its start (but not the begin token)."""
+
+    @property
+    def longest(self) -> int:
+        """Longest conversation, in tokens."""
+        return self.max_length
+
+    def fault(self, row: dict[str, Any]) -> str | None:
+        """Why a row is no conversation that a model could learn from."""
+        try:
+            conversation(row)
+            tools(row)
+        except UserError as error:
+            return str(error)
+        return None
+
+    def equip(self, processor: Any, network: PreTrainedModel | None, adapted: bool) -> list[str]:
+        """Give the tokenizer its template, and let the model's generation end where an answer does."""
+        said = settle(self.template, processor, network, add_tokens=self.add_tokens, adapted=adapted)
+        generation = getattr(network, "generation_config", None)
+        if generation is not None:
+            own = generation.eos_token_id
+            known = own if isinstance(own, list) else [] if own is None else [own]
+            every = list(dict.fromkeys([*stops(processor), *known]))
+            generation.eos_token_id = every[0] if len(every) == 1 else every
+        return said
+
+    def encode(self, rows: Dataset, processor: Any, labels: Sequence[str]) -> Encoded:
+        """``input_ids``, and ``trained``: for each token, whether the assistant says it."""
+        counts: Counter[str] = Counter()
+        first: dict[str, int] = {}
+        turns: list[bool] = []
+        begin = processor.bos_token_id
+
+        def cut(tokens: list[Any], begins: bool) -> list[Any]:
+            if len(tokens) <= self.max_length:
+                return tokens
+            if self.truncation_side == "right":
+                return tokens[: self.max_length]
+            return [*tokens[:begins], *tokens[begins - self.max_length :]]
+
+        def features(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+            start = len(turns)
+            columns: dict[str, list[Any]] = {"input_ids": [], "trained": [], "over": []}
+            for number, made in enumerate(self._conversations(batch, processor, start), start):
+                turns.append("unended" not in made.notes)
+                for note in made.notes:
+                    counts[note] += 1
+                    first.setdefault(note, number)
+                begins = made.tokens[:1] == [begin]
+                columns["input_ids"].append(cut(made.tokens, begins))
+                columns["trained"].append(cut(made.trained, begins))
+                columns["over"].append(len(made.tokens) > self.max_length)
+            return columns | {
+                "length": [len(tokens) for tokens in columns["input_ids"]],
+                "items": [sum(trained[1:]) for trained in columns["trained"]],
+            }
+
+        types = {"input_ids": ["int32"], "trained": ["bool"], "over": "bool", "length": "int32", "items": "int32"}
+        made = mapped(rows, features, types)
+        if self.train_end and not any(turns):
+            raise UserError(
+                "task.template: no special token ends the assistant's answers, so the model would never learn to stop; "
+                "choose another template, or task.train_end=false if that is wanted"
+            )
+        encoded = settled(made, self.overlong, self.max_length, "conversations")
+        empty = sum(not items for items in encoded.rows["items"])
+        kept = encoded.rows.filter(lambda items: [count > 0 for count in items], input_columns="items", batched=True)
+        if len(encoded.rows) and not len(kept):
+            raise UserError(
+                f"task.max_length={self.max_length}: no row has an answer left to train on; raise it, or choose "
+                f"task.truncation_side={'left' if self.truncation_side == 'right' else 'right'}"
+            )
+        told = [
+            f"{counts[note]:,} of {len(rows):,} conversations (the first is row {first[note]}): {text}"
+            for note, text in WARNINGS.items()
+            if counts[note]
+        ]
+        return Encoded(kept, encoded.notes | {"without_answer": empty}, told)
+
+    def _conversations(self, batch: dict[str, list[Any]], processor: Any, start: int) -> Iterator[Conversation]:
+        """The conversations of some rows.
+
+        Args:
+            batch: columns of the rows.
+            processor: the tokenizer.
+            start: number of the first row in its split.
+        """
+        rows = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
+        found: list[tuple[list[Message], list[Any] | None]] = []
+        for number, row in enumerate(rows, start):
+            try:
+                found.append((conversation(row), tools(row)))
+            except UserError as error:
+                raise UserError(f"data: row {number}: {error}") from error
+        made = encode_all(found, processor, train_end=self.train_end)
+        proved = encode_all(found[:PROVED], processor, train_end=True, by="difference") if start == 0 else []
+        for number, each in enumerate(made):
+            if each.fault:
+                more = sum(bool(other.fault) for other in made) - 1
+                others = f" (and {more} more like it)" if more else ""
+                said = " ".join(found[number][0][-1]["content"].split())[:40]
+                raise UserError(f"data: row {start + number}, which ends with {said!r}{others}: {each.fault}")
+            if number < len(proved) and self.train_end and marked(processor, found[number][1]):
+                other = proved[number]
+                if not other.fault and other.trained != each.trained:
+                    each.notes.add("differ")
+            yield each
+
+    def collate(self, sequences: Sequence[Sequence[dict[str, Any]]], processor: Any) -> dict[str, Tensor]:
+        """``input_ids`` and ``labels``, see `laid`; the labels of what the assistant does not say are ignored."""
+
+        def labels(row: dict[str, Any]) -> list[int]:
+            pairs = zip(row["input_ids"], row["trained"], strict=True)
+            return [token if trained else IGNORE for token, trained in pairs]
+
+        return laid(sequences, labels, processor.pad_token_id)
+
+    def loss(self, network: nn.Module, batch: dict[str, Tensor], label_smoothing: float) -> Tensor:
+        """Cross-entropy, summed over what the assistant says."""
+        return token_losses(*predicted(network, batch), label_smoothing).sum()
+
+    def outcomes(
+        self, network: nn.Module, batch: dict[str, Tensor], processor: Any, generation: Any
+    ) -> dict[str, np.ndarray]:
+        """The summed ``loss`` of each row, and how many of its tokens are ``right``."""
+        logits, labels = predicted(network, batch)
+        right = (logits.argmax(-1) == labels).sum(-1)
+        losses = token_losses(logits, labels, 0.0).sum(-1)
+        return {"loss": losses.cpu().double().numpy(), "right": right.cpu().numpy()}
+
+    def score(self, outcomes: dict[str, np.ndarray], rows: Dataset, labels: Sequence[str]) -> dict[str, float]:
+        """``loss`` in nats a token, ``perplexity`` a token, and ``token_accuracy``: the share of tokens foreseen."""
+        items = sum(rows["items"])
+        return _scores(float(outcomes["loss"].sum()) / items, float(outcomes["right"].sum()) / items)
+
+    def baseline(self, rows: Dataset, labels: Sequence[str]) -> dict[str, float]:
+        """The best answer that ignores all that was said: how often each token is trained in ``rows``."""
+        tokens: Counter[int] = Counter()
+        for row in rows:
+            tokens.update(token for token, said in zip(row["input_ids"][1:], row["trained"][1:], strict=True) if said)
+        total = tokens.total()
+        entropy = -sum(count / total * math.log(count / total) for count in tokens.values())
+        return _scores(entropy, max(tokens.values()) / total)
+
+    def findings(
+        self, outcomes: dict[str, np.ndarray], rows: Dataset, labels: Sequence[str], processor: Any
+    ) -> Findings:
+        """The conversations with the highest loss a token."""
+        columns = {"conversation": processor.batch_decode(rows["input_ids"][:]), "tokens": list(rows["items"])}
+        losses = [float(loss) / items for loss, items in zip(outcomes["loss"], rows["items"], strict=True)]
+        return Findings(tables={"worst": worst(losses, columns)})
+
+    def texts(self, rows: Dataset) -> Iterable[str]:
+        """All that is said in ``rows``."""
+        for row in rows:
+            yield from spoken(row)
+
+
+def _scores(loss: float, accuracy: float) -> dict[str, float]:
+    perplexity = math.exp(loss) if loss < 700 else math.inf
+    return {"loss": loss, "perplexity": perplexity, "token_accuracy": accuracy}
