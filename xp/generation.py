@@ -20,7 +20,7 @@ HABITS = (
     "early_stopping", "length_penalty", "temperature", "top_k", "top_p", "min_p", "top_h", "typical_p",
     "epsilon_cutoff", "eta_cutoff", "repetition_penalty", "encoder_repetition_penalty", "no_repeat_ngram_size",
     "encoder_no_repeat_ngram_size", "exponential_decay_length_penalty", "penalty_alpha", "num_beam_groups",
-    "diversity_penalty", "num_return_sequences", "guidance_scale",
+    "diversity_penalty", "num_return_sequences", "guidance_scale", "forced_eos_token_id",
 )  # fmt: skip
 """What a model's own generation config may say of how to write; here a run's ``generation`` says it."""
 

@@ -133,12 +133,8 @@ class Text2TextGeneration(Trainable, name="text2text_generation"):
 
     def collate(self, sequences: Sequence[Sequence[dict[str, Any]]], processor: Any) -> dict[str, Tensor]:
         """``input_ids`` and ``attention_mask`` (rows, longest text), ``labels`` (rows, longest target)."""
-        tokens = [row["input_ids"] for (row,) in sequences]
-        return {
-            "input_ids": padded(tokens, processor.pad_token_id),
-            "attention_mask": padded([[1] * len(row) for row in tokens], 0),
-            "labels": padded([row["labels"] for (row,) in sequences], IGNORE),
-        }
+        inputs = _inputs([row["input_ids"] for (row,) in sequences], processor)
+        return inputs | {"labels": padded([row["labels"] for (row,) in sequences], IGNORE)}
 
     def _token_losses(self, network: nn.Module, batch: dict[str, Tensor], label_smoothing: float) -> Tensor:
         """Loss of each token of the targets (rows, longest target), zero where there is none."""
@@ -203,10 +199,7 @@ class Text2TextGeneration(Trainable, name="text2text_generation"):
         """
         language_token(processor, self.source_language, self.target_language)
         tokens, _ = self._sources([each["text"] for each in inputs], processor)
-        batch = {
-            "input_ids": padded(tokens, processor.pad_token_id).to(network.device),
-            "attention_mask": padded([[1] * len(row) for row in tokens], 0).to(network.device),
-        }
+        batch = {name: value.to(network.device) for name, value in _inputs(tokens, processor).items()}
         texts, _ = self._written(batch, network, processor, generation)
         return [{"generated_text": text} for text in texts]
 
@@ -215,8 +208,7 @@ class Text2TextGeneration(Trainable, name="text2text_generation"):
         loss = {"loss": float(outcomes["loss"].sum()) / sum(rows["items"])}
         if not self.metrics:
             return loss
-        references = [[target] for target in rows["target"]]
-        scores = metric.compute(self.metrics, self.answers, outcomes["text"].tolist(), references)
+        scores = metric.compute(self.metrics, self.answers, outcomes["text"].tolist(), [[x] for x in rows["target"]])
         return scores | loss | {"finished": float(outcomes["finished"].mean())}
 
     def baseline(self, rows: Dataset, labels: Sequence[str]) -> dict[str, float]:
@@ -245,6 +237,11 @@ class Text2TextGeneration(Trainable, name="text2text_generation"):
             for text, target in zip(batch["text"], batch["target"], strict=True):
                 yield self.prefix + text
                 yield target
+
+
+def _inputs(tokens: Sequence[Sequence[int]], processor: Any) -> dict[str, Tensor]:
+    mask = padded([[1] * len(row) for row in tokens], 0)
+    return {"input_ids": padded(tokens, processor.pad_token_id), "attention_mask": mask}
 
 
 def _shifted(network: Any, labels: Tensor) -> Tensor:
