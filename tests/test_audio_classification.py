@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import command, curve, journal
+from conftest import command, curve, from_yaml, journal
 from datasets import Dataset
 
 from xp import compose as composing
