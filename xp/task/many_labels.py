@@ -125,11 +125,14 @@ class ManyLabels:
             for number, (truth, guess) in enumerate(zip(truths, guesses, strict=True))
             if truth or guess
         ]
-        table: dict[str, list[Any]] = {name: [] for name in ("label", "precision", "recall", "f1", "support")}
+        table: dict[str, list[Any]] = {
+            name: [] for name in ("label", "precision", "recall", "f1", "support", "predicted")
+        }
         for number, label in enumerate(labels):
             hits = pairs.count((number, number))
             true, guessed = hits + pairs.count((number, none)), hits + pairs.count((none, number))
-            values = (label, hits / max(guessed, 1), hits / max(true, 1), 2 * hits / max(true + guessed, 1), true)
+            shares = (hits / max(guessed, 1), hits / max(true, 1), 2 * hits / max(true + guessed, 1))
+            values = (label, *(round(share, 4) for share in shares), true, guessed)
             for name, value in zip(table, values, strict=True):
                 table[name].append(value)
 
