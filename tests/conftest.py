@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+
+from xp.component import Component
 
 ROOT = Path(__file__).parent.parent
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # Before torch: two test workers share two cores.
@@ -52,6 +55,14 @@ def rows(number: int) -> list[dict[str, Any]]:
 
 def write_rows(file: Path, made: list[dict[str, Any]]) -> None:
     file.write_text("".join(json.dumps(row) + "\n" for row in made))
+
+
+def from_yaml(kind: type[Any], **settings: Any) -> Any:
+    """A component as its yaml describes it, for example ``from_yaml(CausalLM, max_length=8)``, settings changed."""
+    (name,) = [name for name, each in kind.registry.items() if each is kind]
+    group = kind.__mro__[[*kind.__mro__].index(Component) - 1].__name__.lower()
+    values = yaml.safe_load((ROOT / "conf" / group / f"{name}.yaml").read_text())
+    return kind.model_validate(values | settings)
 
 
 @pytest.fixture

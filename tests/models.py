@@ -105,6 +105,43 @@ def causal_lm(folder: Path) -> None:
 
 
 @builder
+def no_padding_token(folder: Path) -> None:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    tokenizer = bytes_tokenizer(pad_token=None)
+    config = GPT2Config(n_embd=32, n_layer=1, n_head=2, n_positions=64, vocab_size=300, initializer_range=0.5,
+                        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id)  # fmt: skip
+    save(folder, tokenizer, GPT2LMHeadModel(config))
+
+
+@builder
+def text_to_text(folder: Path) -> None:
+    from transformers import BartConfig, BartForConditionalGeneration
+
+    tokenizer = bytes_tokenizer()
+    ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "bos", "eos")}
+    config = BartConfig(vocab_size=300, d_model=32, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
+                        decoder_attention_heads=2, encoder_ffn_dim=48, decoder_ffn_dim=48, max_position_embeddings=64,
+                        init_std=0.5, decoder_start_token_id=ids["bos_token_id"], forced_eos_token_id=None,
+                        forced_bos_token_id=None, **ids)  # fmt: skip
+    save(folder, tokenizer, BartForConditionalGeneration(config))
+
+
+@builder
+def question_answering(folder: Path) -> None:
+    from transformers import BertConfig, BertForQuestionAnswering
+
+    save(folder, words(folder), BertForQuestionAnswering(BertConfig(**BERT)))
+
+
+@builder
+def multiple_choice(folder: Path) -> None:
+    from transformers import BertConfig, BertForMultipleChoice
+
+    save(folder, words(folder), BertForMultipleChoice(BertConfig(**BERT)))
+
+
+@builder
 def feature_extraction(folder: Path) -> None:
     from transformers import BertConfig, BertModel
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import command, curve, journal
+from conftest import command, curve, from_yaml, journal
 from datasets import Dataset
 
 from xp import compose as composing
@@ -96,8 +96,8 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ran:
 
 
 def task(max_seconds: float = 1.0, overlong: str = "truncate", unmasked: str = "apart") -> AudioClassification:
-    return AudioClassification(
-        name="audio_classification", max_seconds=max_seconds, overlong=overlong, unmasked=unmasked, metrics=["accuracy"]
+    return from_yaml(
+        AudioClassification, max_seconds=max_seconds, overlong=overlong, unmasked=unmasked, metrics=["accuracy"]
     )
 
 

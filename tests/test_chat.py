@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import curve, write_rows
+from conftest import curve, from_yaml, write_rows
 from datasets import Dataset
 
 from xp.error import UserError
@@ -42,7 +42,7 @@ def tokenizer(template: str = "plain") -> Any:
 def chat(**settings: Any) -> Chat:
     usual = {"template": "auto", "add_tokens": False, "train_end": True, "max_length": 256, "overlong": "truncate",
              "truncation_side": "right", "metrics": []}  # fmt: skip
-    return Chat(name="chat", **usual | settings)
+    return from_yaml(Chat, **usual | settings)
 
 
 def rows(*conversations: list[dict[str, str]]) -> Dataset:
@@ -599,4 +599,4 @@ def test_the_bundled_model_learns_to_document_functions(corpus: Path) -> None:
                 "tracking.log_model=false"]  # fmt: skip
     result = start(Run.parse(compose.values(settings)))
     assert result["metrics"]["eval/loss"] < result["baseline"]["eval/loss"]
-    assert result["metrics"]["eval/token_accuracy"] > 2 * result["baseline"]["eval/token_accuracy"]
+    assert result["metrics"]["eval/token_accuracy"] > 3 * result["baseline"]["eval/token_accuracy"]

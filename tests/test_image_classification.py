@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import command, curve, journal
+from conftest import command, curve, from_yaml, journal
 from datasets import ClassLabel, Dataset, Features, Image
 from PIL import Image as Pillow
 
@@ -65,7 +65,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ran:
 
 
 def task(augment: str = "none") -> ImageClassification:
-    return ImageClassification(name="image_classification", augment=augment, metrics=["accuracy", "f1_macro"])
+    return from_yaml(ImageClassification, augment=augment, metrics=["accuracy", "f1_macro"])
 
 
 def png(pixels: Any, **options: Any) -> bytes:

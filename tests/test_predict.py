@@ -8,20 +8,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from models import build
 from PIL import Image
-from xp.predict import predict
 
 from xp import compose
+from xp.commands.predict import predict
 from xp.report import Report
 from xp.run import Run
 from xp.task import Task
-from xp.task import prediction as settings
 from xp.tracking.tracker import Untracked
 
 TEXTS = ["the cat sat on the mat", "a dog", "is the red hen on a mat the cat saw", "what a saw"]
@@ -110,13 +109,30 @@ CASES = {
         "text_classification", texts, overrides=("task.prediction.top_k=all",), told={"top_k": None}
     ),
     "token_classification": Case("token_classification", texts, told={"aggregation_strategy": "simple"}),
-    "masked_lm": Case("masked_lm", lambda folder: [f"{text} [MASK]" for text in TEXTS], told={"top_k": 3}),
+    "masked_lm": Case("masked_lm", lambda folder: [f"{text} [MASK]" for text in TEXTS]),
+    "masked_lm, some words": Case(
+        "masked_lm",
+        lambda folder: [f"{text} [MASK]" for text in TEXTS],
+        overrides=("task.prediction.targets=[cat,hen]", "task.prediction.top_k=2"),
+        told={"top_k": 2, "targets": ["cat", "hen"]},
+    ),
     "causal_lm": Case("causal_lm", texts, overrides=SHORT, told=GREEDY),
     "causal_lm on chats": Case(
         "causal_lm",
         lambda folder: [[{"role": "user", "content": text}] for text in TEXTS],
         overrides=(*SHORT, "task.prediction.return_full_text=false"),
         told=GREEDY | {"return_full_text": False},
+    ),
+    "causal_lm without a padding token": Case("no_padding_token", texts, "causal_lm", SHORT, GREEDY),
+    "chat": Case(
+        "causal_lm",
+        lambda folder: [[{"role": "user", "content": text}, {"role": "assistant", "content": "hm"},
+                         {"role": "user", "content": "go on"}] for text in TEXTS],
+        "chat", SHORT, GREEDY | {"return_full_text": False},
+    ),
+    "chat from a text": Case(
+        "causal_lm", texts, "chat", SHORT, GREEDY | {"return_full_text": False},
+        entry=lambda given: [{"role": "user", "content": given}],
     ),
     "feature_extraction": Case("feature_extraction", texts, told={"return_tensors": True}),
     "zero_shot_classification": Case(
@@ -200,59 +216,12 @@ CASES = {
     ),
 }  # fmt: skip
 
-LATER = {
-    "token_classification": {"aggregation_strategy": "simple", "ignore_labels": ["O"], "stride": None},
-    "masked_lm": {"top_k": 3, "targets": None},
-    "image_classification": {"top_k": None, "function_to_apply": None},
-    "audio_classification": {"top_k": None, "function_to_apply": None},
-}
-"""What the yamls of tasks say under ``prediction`` that are trained elsewhere."""
-
-if "token_classification" not in Task.registry:
-
-    class _Tokens(Task, name="token_classification"):
-        pipeline: ClassVar[str] = "token-classification"
-        prediction: settings.TokenPrediction
-        options = property(lambda self: self.prediction.model_dump(exclude_none=True))  # type: ignore[assignment]
-
-
-if "masked_lm" not in Task.registry:
-
-    class _Masked(Task, name="masked_lm"):
-        pipeline: ClassVar[str] = "fill-mask"
-        prediction: settings.MaskPrediction
-        options = property(lambda self: self.prediction.model_dump(exclude_none=True))  # type: ignore[assignment]
-
-
-if "image_classification" not in Task.registry:
-
-    class _Pictures(Task, name="image_classification"):
-        pipeline: ClassVar[str] = "image-classification"
-        inputs: ClassVar[tuple[str, ...]] = ("image",)
-        prediction: settings.ClassPrediction
-        options = property(lambda self: self.prediction.model_dump(exclude_none=True))  # type: ignore[assignment]
-
-
-if "audio_classification" not in Task.registry:
-
-    class _Sounds(Task, name="audio_classification"):
-        pipeline: ClassVar[str] = "audio-classification"
-        inputs: ClassVar[tuple[str, ...]] = ("audio",)
-        even: ClassVar[bool] = True
-        prediction: settings.ClassPrediction
-        options = property(lambda self: self.prediction.model_dump(exclude_none=True))  # type: ignore[assignment]
-
 
 def asked(task: str, model: str, inputs: Any, *overrides: str) -> Run:
     """A run that predicts, composed as from the command line."""
     compose.initialize(None)
-    known = compose.conf_folder() / "task" / f"{task}.yaml"
-    chosen = [f"task={task}"] if known.is_file() else []
-    values = compose.values(
-        ["command=predict", "model=pretrained", f"model.path={model}", "precision=fp32", *chosen, *overrides]
-    )
-    if not chosen:
-        values["task"] = {"name": task, "prediction": LATER[task]}
+    chosen = ["command=predict", "model=pretrained", f"model.path={model}", "precision=fp32", f"task={task}"]
+    values = compose.values([*chosen, *overrides])
     return Run.parse(values | {"inputs": inputs})
 
 
@@ -393,3 +362,48 @@ def test_image_to_image_is_what_the_network_gives_by_hand(tmp_path: Path, crop: 
         found = read(line["output"], tmp_path / "run")
         assert found.shape == wanted.shape
         assert np.abs(found.astype(int) - wanted.astype(int)).max() <= 1
+
+
+@pytest.mark.parametrize("task", ["text2text_generation", "summarization", "translation"])
+def test_text_to_text_is_what_generate_gives_by_hand(tmp_path: Path, task: str) -> None:
+    model = build("text_to_text", tmp_path / "model")
+    network, tokenizer = by_hand(model, "BartForConditionalGeneration", "AutoTokenizer")
+    run = asked(task, model, TEXTS, *SHORT, "task.max_length=48", "prediction.batch_size=3")
+    for line, text in zip(predicted(tmp_path / "run", run), TEXTS, strict=True):
+        (wanted,) = network.generate(**tokenizer([text], return_tensors="pt", return_token_type_ids=False), **GREEDY)
+        assert line["output"]["generated_text"] == tokenizer.decode(wanted, skip_special_tokens=True).strip()
+        assert line["output"]["generated_text"]
+
+
+def test_question_answering_is_the_best_span_of_the_logits_by_hand(tmp_path: Path) -> None:
+    model = build("question_answering", tmp_path / "model")
+    network, tokenizer = by_hand(model, "BertForQuestionAnswering", "AutoTokenizer")
+    inputs = [{"question": "what is red", "context": text} for text in TEXTS]
+    settings = ["task.no_answer_threshold=null", "task.max_length=48", "task.max_question_tokens=16", "task.stride=8"]
+    run = asked("question_answering", model, inputs, *settings, "prediction.batch_size=3")
+    for line, given in zip(predicted(tmp_path / "run", run), inputs, strict=True):
+        batch = tokenizer(given["question"], given["context"], return_tensors="pt", return_offsets_mapping=True)
+        places = batch.pop("offset_mapping")[0].tolist()
+        with torch.no_grad():
+            logits = network(**batch)
+        own = [at for at, part in enumerate(batch.sequence_ids(0)) if part == 1]
+        spans = [(first, last) for first in own for last in own if first <= last < first + 30]
+        first, last = max(
+            spans, key=lambda span: float(logits.start_logits[0, span[0]] + logits.end_logits[0, span[1]])
+        )
+        start, end = places[first][0], places[last][1]
+        assert (line["output"]["start"], line["output"]["end"]) == (start, end)
+        assert line["output"]["answer"] == given["context"][start:end]
+
+
+def test_multiple_choice_is_the_largest_of_the_logits_by_hand(tmp_path: Path) -> None:
+    model = build("multiple_choice", tmp_path / "model")
+    network, tokenizer = by_hand(model, "BertForMultipleChoice", "AutoTokenizer")
+    choices = [["a cat", "the red dog is"], ["hen", "saw", "mat"], ["is", "how many"], ["what", "a photo"]]
+    inputs = [{"text": text, "choices": own} for text, own in zip(TEXTS, choices, strict=True)]
+    for line, given in zip(predicted(tmp_path / "run", asked("multiple_choice", model, inputs)), inputs, strict=True):
+        pairs = tokenizer([given["text"]] * len(given["choices"]), given["choices"], padding=True, return_tensors="pt")
+        with torch.no_grad():
+            logits = network(**{name: value[None] for name, value in pairs.items()}).logits[0]
+        assert line["output"]["choice"] == int(logits.argmax())
+        assert line["output"]["score"] == pytest.approx(float(logits.softmax(-1).max()), abs=1e-4)

@@ -298,6 +298,7 @@ def test_the_list_of_tasks_needs_no_torch(tmp_path: Path) -> None:
         (["task=object_detection"], "task=object_detection: it can only predict; use command=predict"),
         (["task=objct_detection"], "Did you mean 'object_detection'?"),
         (["task.prediction.topk=1"], "task.prediction.topk: there is no such key. Did you mean 'top_k'?"),
+        (["prediction.batchsize=1"], "prediction.batchsize: there is no such key. Did you mean 'batch_size'?"),
         (["+prediction.batchsize=1"], "prediction.batchsize: there is no such key. Did you mean 'batch_size'?"),
         (["prediction.batch_size=0"], "prediction.batch_size=0: it must be greater than 0."),
         (["task=object_detection", "command=predict", "inputs=x", "task.threshold=2"], "task.threshold=2"),

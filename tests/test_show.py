@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, command, rows, write_rows
+from conftest import ROOT, command, from_yaml, rows, write_rows
 from datasets import Dataset
 from rich.console import Console
 
@@ -135,7 +135,7 @@ def test_a_language_model_learns_all_but_the_first_token(seen: Callable[..., str
 
 def test_lengths_are_those_before_anything_is_cut() -> None:
     tokenizer = train_tokenizer(TEXTS, 300)
-    task = TextClassification(name="text_classification", max_length=8, overlong="truncate", metrics=["accuracy"])
+    task = from_yaml(TextClassification, max_length=8, overlong="truncate", problem="single_label")
     data = Dataset.from_list(rows(60))
     shown = look(task, data, tokenizer, ["animal", "fruit", "tool"], 4)
     lengths = [len(tokenizer(text)["input_ids"]) for text in TEXTS]
@@ -160,7 +160,7 @@ def test_no_examples_leave_the_lengths(seen: Callable[..., str], talks: list[str
 
 
 def test_one_row_that_is_too_long_is_among_the_examples() -> None:
-    task = TextClassification(name="text_classification", max_length=17, overlong="truncate", metrics=["accuracy"])
+    task = from_yaml(TextClassification, max_length=17, overlong="truncate", problem="single_label")
     data = Dataset.from_list(rows(60))
     shown = look(task, data, train_tokenizer(TEXTS, 300), ["animal", "fruit", "tool"], 1)
     assert shown.lengths[0] <= 17
@@ -169,7 +169,7 @@ def test_one_row_that_is_too_long_is_among_the_examples() -> None:
 
 def test_a_terminal_gets_colours_instead_of_marks() -> None:
     tokenizer = train_tokenizer(TEXTS, 300)
-    task = CausalLM(name="causal_lm", max_length=64, overlong="truncate", metrics=[])
+    task = from_yaml(CausalLM, max_length=64, overlong="truncate", metrics=[])
     text = drawn(look(task, Dataset.from_list(rows(3)), tokenizer, [], 1))
     assert "\x1b[1;38;2;255;255;255;48;2;" in text
     assert "[apple" not in text
@@ -178,7 +178,7 @@ def test_a_terminal_gets_colours_instead_of_marks() -> None:
 def test_nothing_in_the_data_commands_the_terminal() -> None:
     assert readable("a\x1b[31mb\r\tc\nd") == "a\\x1b[31mb\\r\\tc↵\nd"
     tokenizer = train_tokenizer(TEXTS, 300)
-    task = CausalLM(name="causal_lm", max_length=64, overlong="truncate", metrics=[])
+    task = from_yaml(CausalLM, max_length=64, overlong="truncate", metrics=[])
     text = drawn(look(task, Dataset.from_list([{"text": "x\x1b]0;owned\x07y [red]z[/red]"}]), tokenizer, [], 1))
     assert "\x1b]0" not in text
     assert "\x07" not in text

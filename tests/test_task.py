@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import rows
+from conftest import from_yaml, rows
 from datasets import ClassLabel, Dataset, Features, Value
 
 from xp.error import UserError
@@ -29,19 +29,11 @@ def tokenizer() -> Any:
 
 
 def classification(max_length: int = 64, overlong: str = "truncate") -> TextClassification:
-    return TextClassification(
-        name="text_classification",
-        problem="single_label",
-        labels=None,
-        max_length=max_length,
-        overlong=overlong,
-        truncation_side="right",
-        metrics=["accuracy", "f1_macro"],
-    )
+    return from_yaml(TextClassification, max_length=max_length, overlong=overlong, problem="single_label")
 
 
 def lm(max_length: int = 16, overlong: str = "split") -> CausalLM:
-    return CausalLM(name="causal_lm", max_length=max_length, overlong=overlong, metrics=[])
+    return from_yaml(CausalLM, max_length=max_length, overlong=overlong)
 
 
 def network(task: Trainable, tokenizer: Any, labels: list[str]) -> Any:

@@ -229,7 +229,8 @@ def _known_keys(overrides: list[str]) -> list[str]:
     root = yaml.safe_load((conf_folder() / "config.yaml").read_text())
     chosen = {group: choice for each in root["defaults"] if isinstance(each, dict) for group, choice in each.items()}
     chosen |= dict(each.split("=") for each in overrides if re.fullmatch(r"[a-z_]+=\w+", each))
-    keys = [key for key in root if key not in ("defaults", "hydra")]
+    own = {key: value for key, value in root.items() if key not in ("defaults", "hydra")}
+    keys = _paths(own, "")
     for group, choice in chosen.items():
         if group != "experiment" and (conf_folder() / group / f"{choice}.yaml").is_file():
             keys += [group, *_keys_of(group, str(choice))]

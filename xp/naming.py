@@ -17,7 +17,6 @@ ALIASES = {
     "text_to_speech": "text_to_audio",
     "vqa": "visual_question_answering",
     "asr": "automatic_speech_recognition",
-    "sentence_similarity": "feature_extraction",
 }
 """Other names of tasks, hyphens as underscores, and what they are called here."""
 

@@ -20,7 +20,17 @@ if TYPE_CHECKING:
 
     from xp.run import Run
 
-PRELOAD = ["torch", "transformers", "datasets", "mlflow", "sklearn.metrics", "xp.commands", "xp.prepare", "xp.report"]
+PRELOAD = [
+    "torch",
+    "transformers",
+    "datasets",
+    "mlflow",
+    "xp.metric.base",
+    "sklearn.metrics",
+    "xp.commands",
+    "xp.prepare",
+    "xp.report",
+]
 PRELOAD_FOR = {"hf": ["transformers.trainer"], "accelerate": ["accelerate"], "lora": ["peft"]}
 """Imported once, before the first job is forked; the second only where a job's backend or adapter needs it."""
 

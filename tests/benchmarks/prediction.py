@@ -60,9 +60,9 @@ def by_pipeline(model: str, given: list[str], batch_size: int) -> tuple[float, l
 
 def by_xp(model: str, given: list[str]) -> tuple[float, list[Any]]:
     import torch
-    from xp.predict import load_trained
 
     from xp import compose
+    from xp.commands.predict import load_trained
     from xp.prediction import engine, inputs, predictor
     from xp.run import Run
 
@@ -73,7 +73,7 @@ def by_xp(model: str, given: list[str]) -> tuple[float, list[Any]]:
     made = predictor.make(run.task, loaded, {}, run.generation, torch.device("cpu"))
     items = inputs.read(given, run.task, {})
     began = time.perf_counter()
-    outcomes = engine.predict(made, items, BATCH, 0, lambda number: None)
+    outcomes = engine.predict(made, items, BATCH, 0, lambda item, output: output, lambda number: None)
     return time.perf_counter() - began, [outcome.output for outcome in outcomes]
 
 

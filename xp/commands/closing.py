@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,8 +40,13 @@ def show_findings(
     """Put the pictures and tables of an evaluation into the run's folder and into MLflow."""
     if world.rank() != 0:
         return
-    found = task.findings(evaluated.outcomes, held_out.rows, loaded.labels, loaded.processor)
-    findings.write(found, folder / "evaluation")
+    try:  # The model is trained and saved by now: no picture may lose it.
+        found = task.findings(evaluated.outcomes, held_out.rows, loaded.labels, loaded.processor)
+        findings.write(found, folder / "evaluation")
+    except Exception as error:
+        print(f"xp: no findings of this evaluation: {type(error).__name__}: {error}", file=sys.stderr)
+        tracker.tags({"xp.findings_failed": f"{type(error).__name__}: {error}"[:500]})
+        return
     for name in found.pictures:
         tracker.artifact(folder / "evaluation" / f"{name}.png", "evaluation")
     for name, table in found.tables.items():

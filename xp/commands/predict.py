@@ -44,11 +44,14 @@ def predict(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[st
     loaded = load_trained(run, auto_classes, precision)
     source = {name: getattr(run.model, name) for name in ("revision", "trust_remote_code") if hasattr(run.model, name)}
     made = predictor.make(run.task, loaded, source, run.generation, device)
+    for line in made.notes:
+        report.say(line)
     tracker.opened()
 
     began = time.perf_counter()
+    keep = partial(outputs.kept, folder=folder)
     with report.predicting(len(items)) as done:
-        outcomes = engine.predict(made, items, run.prediction.batch_size, run.seed, done)
+        outcomes = engine.predict(made, items, run.prediction.batch_size, run.seed, keep, done)
     seconds = time.perf_counter() - began
     file, lines = outputs.write(outcomes, folder)
     if run.prediction.output is not None:

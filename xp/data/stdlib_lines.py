@@ -1,4 +1,4 @@
-"""The standard library as questions about its lines: which of four was written, and does one come next?"""
+"""The standard library as questions about its lines: which of four was written, and was this one?"""
 
 from __future__ import annotations
 
@@ -36,13 +36,11 @@ def next_lines(path: str, text: str) -> Iterator[dict[str, Any]]:
 
 
 def line_pairs(path: str, text: str) -> Iterator[dict[str, Any]]:
-    """Lines of code (``text``), a line of the same file (``text_pair``), and whether it comes ``next`` or not."""
-    questions = list(_questions(text))
-    for at, before, line in questions:
-        other = questions[int(chance(path, at, "other") * len(questions))][2]
-        follows = chance(path, at, "follows") < 0.5
-        if follows or other != line:
-            yield {"text": before, "text_pair": line if follows else other, "label": "next" if follows else "other"}
+    """Lines of code (``text``) and the next one (``text_pair``), as ``written`` or with its words in another order."""
+    for number, row in enumerate(next_lines(path, text)):
+        written = chance(path, number, "written") < 0.5
+        at = row["label"] if written else (row["label"] + 1) % CHOICES
+        yield {"text": row["text"], "text_pair": row["choices"][at], "label": "written" if written else "shuffled"}
 
 
 def _questions(text: str) -> Iterator[tuple[int, str, str]]:

@@ -184,7 +184,8 @@ def _able(names: str | tuple[str, ...], config: PretrainedConfig) -> str:
     autos = [auto for task in SUPPORTED_TASKS.values() for auto in task["pt"]]
     others = {getattr(auto._model_mapping, "_model_mapping", {}).get(config.model_type) for auto in autos}
     named = [] if found else [each for each in own if hasattr(transformers, each) and each not in others]
-    return [*exact, *found, *named, *names][0]
+    remote = [name for name in names if name in (getattr(config, "auto_map", None) or {})]
+    return [*exact, *found, *remote, *named, *names][0]
 
 
 def _label_names(config: PretrainedConfig) -> list[str]:

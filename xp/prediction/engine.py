@@ -27,7 +27,12 @@ class Outcome:
 
 
 def predict(
-    predictor: Predictor, items: list[Item], batch_size: int, seed: int, done: Callable[[int], None]
+    predictor: Predictor,
+    items: list[Item],
+    batch_size: int,
+    seed: int,
+    keep: Callable[[Item, Any], Any],
+    done: Callable[[int], None],
 ) -> list[Outcome]:
     """An outcome for each input, in their order.
 
@@ -36,6 +41,7 @@ def predict(
     Args:
         batch_size: most inputs at once.
         seed: of what is drawn at random, for example the next token.
+        keep: turns an item's prediction, as soon as it is there, into what is kept of it in memory.
         done: is told of every so many inputs that have an outcome.
 
     Raises:
@@ -63,6 +69,9 @@ def predict(
                     outcomes[at].error = str(error)
             torch.manual_seed(seed + batch[0])
             _run(predictor, ready)
+            for outcome, _ in ready:
+                if not outcome.error:
+                    outcome.output = keep(outcome.item, outcome.output)
             done(len(batch))
     return outcomes
 

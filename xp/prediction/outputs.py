@@ -8,17 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from xp.prediction.engine import Outcome
+from xp.prediction.inputs import Item
 
 SMALL = 64
 """An array of more numbers than this becomes a file."""
 
 
 def write(outcomes: list[Outcome], folder: Path) -> tuple[Path, list[dict[str, Any]]]:
-    """Write ``predictions.jsonl``, one line an input in their order, and the files that it names.
+    """Write ``predictions.jsonl``, one line an input in their order.
 
     Args:
-        outcomes: of all inputs.
-        folder: the run's folder; files go to its ``outputs`` and are named from it.
+        outcomes: of all inputs, their outputs `plain`.
+        folder: the run's folder.
 
     Returns:
         The file, and its lines.
@@ -32,14 +33,13 @@ def write(outcomes: list[Outcome], folder: Path) -> tuple[Path, list[dict[str, A
         if outcome.error:
             line["error"] = outcome.error
         else:
-            line["output"] = plain(outcome.output, folder, f"{item.position:06}")
+            line["output"] = outcome.output
             if outcome.truncated:
                 line["truncated"] = True
         lines.append(line)
     file = folder / "predictions.jsonl"
     with file.open("w", encoding="utf-8") as opened:
-        for line in lines:
-            opened.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
+        opened.writelines(json.dumps(line, ensure_ascii=False, default=str) + "\n" for line in lines)
     return file, lines
 
 
@@ -50,6 +50,11 @@ def table(lines: list[dict[str, Any]], most: int = 1000) -> dict[str, list[Any]]
         values = [line.get(name, "") for line in lines[:most]]
         columns[name] = [each if isinstance(each, str) else json.dumps(each, ensure_ascii=False) for each in values]
     return columns
+
+
+def kept(item: Item, output: Any, folder: Path) -> Any:
+    """An item's prediction as its line gives it; files that it needs are in ``outputs`` of the run's folder."""
+    return plain(output, folder, f"{item.position:06}")
 
 
 def plain(value: Any, folder: Path, stem: str) -> Any:

@@ -57,6 +57,9 @@ class Predictor:
     even: bool
     """Whether inputs share a batch only if they have one size."""
 
+    notes: list[str]
+    """What a person should know of it, a line each."""
+
     def measure(self, rows: Sequence[dict[str, Any]]) -> list[int]:
         """The size of each input: tokens of a text with the special ones, samples of a sound, pixels of an image."""
         texts = [self.task.measured(row) if self.tokenizer is not None else () for row in rows]
@@ -110,6 +113,7 @@ def make(task: Task, loaded: Loaded, source: dict[str, Any], generation: Generat
     kind = _pipeline_class(check_task(task.pipeline)[1]["impl"])
     parts = _parts(loaded.described_by, {part: getattr(kind, f"_load_{part}", False) for part in PARTS}, source)
     tokenizer = parts.get("tokenizer") or getattr(parts.get("processor"), "tokenizer", None)
+    notes = _equipped(task, tokenizer, network)
     pads = tokenizer is not None and _pads(tokenizer, network)
     if task.generates and kind._pipeline_calls_generate and network.can_generate():
         parts |= generation.settings()
@@ -137,7 +141,7 @@ def make(task: Task, loaded: Loaded, source: dict[str, Any], generation: Generat
         return found
 
     rate = getattr(made.feature_extractor, "sampling_rate", None)
-    return Predictor(task, call, measures, rate, limit, means, cut is not None, even)
+    return Predictor(task, call, measures, rate, limit, means, cut is not None, even, notes)
 
 
 def _own(task: Task, loaded: Loaded, source: dict[str, Any], generation: Generation) -> Predictor:
@@ -150,10 +154,17 @@ def _own(task: Task, loaded: Loaded, source: dict[str, Any], generation: Generat
         return task.answer(rows, loaded.network, processor, generation)
 
     tokenizer = processor if hasattr(processor, "model_max_length") else None
-    longest = task.longest if isinstance(task, Trainable) and task.longest is not None else NO_LIMIT
+    bound = task.longest if isinstance(task, Trainable) and not task.splits_long else None
+    longest = NO_LIMIT if bound is None else bound
     rate = getattr(getattr(processor, "feature_extractor", processor), "sampling_rate", None)
     means = f"task.max_length={longest}"
-    return Predictor(task, call, tokenizer, rate, longest, means, _truncates(task), task.even)
+    notes = _equipped(task, processor, loaded.network)
+    return Predictor(task, call, tokenizer, rate, longest, means, _truncates(task), task.even, notes)
+
+
+def _equipped(task: Task, processor: Any, network: Any) -> list[str]:
+    """Make a trainable task's processor fit for it, as in a training; gives what a person should know."""
+    return task.equip(processor, network, adapted=True) if isinstance(task, Trainable) and processor is not None else []
 
 
 def _truncates(task: Task) -> bool:

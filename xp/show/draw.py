@@ -58,7 +58,8 @@ def draw_rows(console: Console, side: str, shown: Shown) -> None:
         size = sum(not token.blank for token in example.tokens)
         facts = [*([f"{size:,} tokens"] if size else []), *counts, *example.facts]
         console.print()
-        console.print(Text(f"{side} row {example.row:,} of {number:,}: ", "bold").append(", ".join(facts), "not bold"))
+        title = Text(f"{side} row {example.row:,} of {number:,}: ", "bold").append(", ".join(facts), "not bold")
+        console.print(title, soft_wrap=True)
         if example.tokens:
             drawn = _coloured(example) if console.is_terminal else _marked(example)
             console.print(drawn, soft_wrap=True, end="" if drawn.plain.endswith("\n") else "\n")
@@ -91,7 +92,8 @@ def _coloured(example: Example) -> Text:
         for number, token in enumerate(tokens, number + 1):  # noqa: B020
             style = COLOURS[kind][number % 2]
             if token.special:
-                style = f"{SPECIAL} {style[style.index('on') :]}"
+                struck = "strike " if kind == "cut" else ""
+                style = f"{struck}{SPECIAL} {style[style.index('on') :]}"
             drawn.append(readable(token.text), style)
             if token.note:
                 drawn.append(f"→{readable(token.note)}", f"{NOTE} {style[style.index('on') :]}")
@@ -131,7 +133,7 @@ def draw_lengths(console: Console, splits: Mapping[str, Shown], longest: int | N
         table.add_column(side, justify="right")
     columns = [_statistics(shown, longest) for shown in measured.values()]
     for name in columns[0]:
-        table.add_row(name, *(column[name] for column in columns))
+        table.add_row(name, *(column.get(name, "") for column in columns))
     console.print(table)
     for side, shown in measured.items():
         _draw_bars(console, side, shown.lengths, longest)
@@ -160,7 +162,8 @@ def _statistics(shown: Shown, longest: int | None) -> dict[str, str]:
         over = sum(length > longest for length in lengths)
         values[f"more than {longest:,}"] = f"{over:,} ({over / len(lengths):.2%})"
     items, tokens = (sum(shown.encoded.rows[name]) for name in ("items", "length"))
-    values["of them trained"] = f"{items / max(tokens, 1):.1%}"
+    if items != len(shown.encoded.rows):  # Else a row is one item, and its tokens are not what is learned.
+        values["of them trained"] = f"{items / max(tokens, 1):.1%}"
     return values
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -129,39 +130,57 @@ def _seen(
 
     batch = task.collate([[task.draw(row, np.random.default_rng([at]), processor)]], processor)
     facts = [f"{name} {tuple(value.shape)}" for name, value in batch.items() if "input_ids" not in batch]
-    if "input_ids" not in batch or batch["input_ids"].ndim != 2:
+    if "input_ids" not in batch:
         return [], facts + _label(row, labels)
+    if batch["input_ids"].ndim == 3:  # Choices, of which one is right.
+        return list(_choices(row, processor)), facts + _label(row, labels)
     tokens = pieces(batch["input_ids"][0].tolist(), processor)
-    if "start_positions" in batch:
-        start, end = int(batch["start_positions"][0]), int(batch["end_positions"][0])
-        return [replace(each, kind="trained") if start <= i <= end else each for i, each in enumerate(tokens)], facts
+    if {"start", "end"} <= set(batch):  # An answer is from one token to another, or there is none.
+        start, end = int(batch["start"][0]), int(batch["end"][0])
+        return [
+            replace(each, kind="trained") if start <= place <= end else each for place, each in enumerate(tokens)
+        ], facts
     target = batch.get("labels")
-    if target is None or target.ndim != 2 or target.is_floating_point():
-        return tokens, facts + _label(row, labels)
-    wanted = target[0].tolist()
-    if "Seq2Seq" in task.auto_class:
+    whole = target is not None and target.ndim == 2 and not target.is_floating_point()
+    wanted = target[0].tolist() if target is not None and whole else []
+    if wanted and "Seq2Seq" in task.auto_class:
         answer = pieces([token for token in wanted if token != IGNORE], processor)
         return [*tokens, Token("\n", blank=True), *(replace(each, kind="trained") for each in answer)], facts
     if len(wanted) != len(tokens):
         return tokens, facts + _label(row, labels)
-    given = batch["input_ids"][0].tolist()
+    return _targets(tokens, batch["input_ids"][0].tolist(), wanted, labels, processor), facts
+
+
+def _targets(
+    tokens: list[Token], given: list[int], wanted: list[int], labels: list[str], processor: Any
+) -> list[Token]:
+    """The tokens with what is to be predicted at each of them: a label, the token itself, or the one behind a mask."""
     made = []
-    for each, token, label in zip(tokens, given, wanted, strict=True):
-        if label == IGNORE:
+    for each, token, target in zip(tokens, given, wanted, strict=True):
+        if target == IGNORE:
             made.append(each)
-        elif labels:
-            made.append(replace(each, kind="trained", note=labels[label]))
-        else:
-            made.append(
-                replace(each, kind="trained", note="" if label == token else pieces([label], processor)[0].text)
-            )
-    return made, facts
+            continue
+        other = labels[target] if labels else "" if target == token else pieces([target], processor)[0].text
+        made.append(replace(each, kind="trained", note=other))
+    return made
+
+
+def _choices(row: dict[str, Any], processor: Any) -> Iterator[Token]:
+    """The tokens of each choice on a line of their own; the right one's are marked."""
+    for number, choice in enumerate(row["input_ids"]):
+        if number:
+            yield Token("\n", blank=True)
+        kind: Kind = "trained" if number == row["label"] else "seen"
+        yield from (replace(each, kind=kind) for each in pieces(choice, processor))
 
 
 def _label(row: dict[str, Any], labels: list[str]) -> list[str]:
     value = row.get("label")
     if value is None:
         return []
+    if isinstance(value, list):  # One number for each of several labels.
+        chosen = [name for name, there in zip(labels, value, strict=False) if there]
+        return [f"labels: {', '.join(chosen) or 'none'}"]
     return [f"label: {labels[value] if labels and isinstance(value, int) else value}"]
 
 

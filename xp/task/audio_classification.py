@@ -42,6 +42,8 @@ class AudioClassification(Trainable, name="audio_classification"):
     columns: ClassVar[tuple[str, ...]] = ("audio", "label")
     answers: ClassVar[str] = "class"
     pipeline: ClassVar[str] = "audio-classification"
+    inputs: ClassVar[tuple[str, ...]] = ("audio",)
+    even: ClassVar[bool] = True
     takes: ClassVar[str] = "a sound: a file or an address on the web"
     gives: ClassVar[str] = "labels with their probabilities"
 

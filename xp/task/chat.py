@@ -55,7 +55,9 @@ class Chat(Trainable, name="chat"):
     own_scores: ClassVar[tuple[str, ...]] = ("loss", "perplexity", "token_accuracy")
     packable: ClassVar[bool] = True
     pipeline: ClassVar[str] = "text-generation"
-    takes: ClassVar[str] = "a conversation"
+    inputs: ClassVar[tuple[str, ...]] = ("messages",)
+    generates: ClassVar[bool] = True
+    takes: ClassVar[str] = "a conversation, or what a user says first"
     gives: ClassVar[str] = "what the assistant says next"
 
     template: str
@@ -80,6 +82,15 @@ class Chat(Trainable, name="chat"):
     def longest(self) -> int:
         """Longest conversation, in tokens."""
         return self.max_length
+
+    def arguments(self, row: dict[str, Any]) -> dict[str, Any]:
+        """What the assistant says, without the conversation before it."""
+        return {"return_full_text": False}
+
+    def entry(self, row: dict[str, Any]) -> Any:
+        """The conversation; a text is its first message."""
+        messages = row["messages"]
+        return [{"role": "user", "content": messages}] if isinstance(messages, str) else messages
 
     def fault(self, row: dict[str, Any]) -> str | None:
         """Why a row is no conversation that a model could learn from."""

@@ -43,6 +43,7 @@ class ImageClassification(Trainable, name="image_classification"):
     columns: ClassVar[tuple[str, ...]] = ("image", "label")
     answers: ClassVar[str] = "class"
     pipeline: ClassVar[str] = "image-classification"
+    inputs: ClassVar[tuple[str, ...]] = ("image",)
     takes: ClassVar[str] = "an image: a file or an address on the web"
     gives: ClassVar[str] = "labels with their probabilities"
 

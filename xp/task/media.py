@@ -71,4 +71,4 @@ def file_names(rows: Dataset, column: str) -> list[str]:
 
 def shown(rows: Dataset, column: str) -> dict[str, list[Any]]:
     """Columns by which a person finds the rows of a table of errors."""
-    return {"row": list(rows["row"][:]), "file": file_names(rows, column)}
+    return {"file": file_names(rows, column)}

@@ -53,7 +53,7 @@ class Task(Component):
     @property
     def splits_long(self) -> bool:
         """Whether an input that is longer than the model reaches is cut into windows, and so no trouble."""
-        return False
+        return "stride" in self.options  # The pipeline's word for what windows share.
 
     def truncating(self, limit: int) -> dict[str, Any] | None:
         """What tells the pipeline to cut texts off after ``limit`` tokens; None where it cannot."""
