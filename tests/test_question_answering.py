@@ -18,7 +18,6 @@ import torch
 from conftest import curve, write_rows
 from datasets import Dataset
 
-from xp.data import StandardLibrary
 from xp.data.stdlib_questions import questions
 from xp.error import UserError
 from xp.evaluation import evaluate
@@ -337,7 +336,8 @@ def wish(task: QuestionAnswering, train: bool = True) -> Wish:
 
 
 def load(path: str, train: bool = True) -> Any:
-    model = Pretrained(name="pretrained", path=path, revision=None, trust_remote_code=False, dtype="auto", config={})
+    settings: dict[str, Any] = {"revision": None, "trust_remote_code": False, "dtype": "auto", "config": {}}
+    model = Pretrained(name="pretrained", path=path, processor={}, **settings)
     return model.load(wish(task(), train))
 
 
@@ -385,11 +385,14 @@ def test_questions_about_the_library_have_their_answer_in_the_source() -> None:
     assert 0 < sum(not row["answers"]["text"] for row in made) < len(made)
 
 
-def test_the_library_gives_both_splits() -> None:
-    data = StandardLibrary(
-        name="standard_library", unit="question", packages=None, columns={}, train_rows=300, eval_rows=60
-    )
-    splits = data.load(QuestionAnswering.columns, QuestionAnswering.other_columns, ("id",), train=True)
+def test_the_library_gives_both_splits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from xp import compose
+    from xp.run import Run
+
+    monkeypatch.chdir(tmp_path)
+    compose.initialize(None)
+    run = Run.parse(compose.values(["data=stdlib_questions", "data.train_rows=300", "data.eval_rows=60"]))
+    splits = run.data.load(QuestionAnswering.columns, QuestionAnswering.other_columns, ("id",), train=True)
     assert splits.train is not None
     assert all(task().fault(row) is None for rows in (splits.train, splits.eval) for row in rows)
     assert len(set(splits.train["id"])) == 300
