@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import rows, write_rows
+from conftest import SMALL, rows, write_rows
 from datasets import Dataset
 
 from xp.data import Files, Hub, StandardLibrary
@@ -202,3 +202,312 @@ def test_labels_may_be_booleans(run: Any, corpus: Path) -> None:
     write_rows(corpus / "b.jsonl", [{"text": "a b", "label": number % 2 == 0} for number in range(8)])
     result = run("data.train=b.jsonl", "data.eval=b.jsonl", "task=text_classification", "training.max_steps=1")
     assert result["baseline"]["eval/accuracy"] == 0.5
+
+
+PLACES = [
+    {"text": "good film", "stars": 5, "language": "en", "share": 0.5, "ok": True, "endings": ["a", "b"]},
+    {"text": "bad", "stars": 1, "language": "fr", "share": 0.25, "ok": False, "endings": []},
+    {"text": None, "stars": None, "language": None, "share": None, "ok": None, "endings": None},
+    {"text": "so, so", "stars": 3, "language": "de", "share": 1.0, "ok": True, "endings": ["a"]},
+]
+
+
+@pytest.mark.parametrize(
+    ("condition", "met"),
+    [
+        ("stars >= 3", [0, 3]),
+        ("stars!=1", [0, 3]),
+        ("share < 0.5", [1]),
+        ("stars > 1.5", [0, 3]),
+        ("language == en", [0]),
+        ("language != 'en'", [1, 3]),
+        ("language in [en, fr]", [0, 1]),
+        ("language not in [en, fr]", [3]),
+        ('text == "so, so"', [3]),
+        ('text in ["so, so", bad]', [1, 3]),
+        ("text is not null", [0, 1, 3]),
+        ("stars is null", [2]),
+        ("length(text) > 3", [0, 3]),
+        ("length(endings) == 0", [1]),
+        ("ok == true", [0, 3]),
+        ("stars in [1, 3]", [1, 3]),
+    ],
+)
+def test_filters_keep_the_rows_that_meet_them(condition: str, met: list[int], tmp_path: Path) -> None:
+    write_rows(tmp_path / "a.jsonl", PLACES)
+    source = files(eval=str(tmp_path / "a.jsonl"), filters=[condition])
+    splits = source.load(("text",), train=False)
+    assert splits.eval["_row"][:] == met
+    assert splits.notes == {"eval_filtered": 4 - len(met)}
+    assert splits.place("eval", met[-1]).endswith(f"a.jsonl, row {met[-1] + 1}")
+
+
+@pytest.mark.parametrize(
+    ("condition", "message"),
+    [
+        ("star >= 3", "no column 'star'. Did you mean 'stars'"),
+        ("stars >= many", "stars holds int64, and many is none"),
+        ("ok == yes", "ok holds true and false, and yes is none"),
+        ("ok > true", "> is for numbers and text"),
+        ("endings == a", "endings holds list"),
+        ("length(stars) > 3", "stars holds int64, which has no length"),
+        ("stars > 9", "none of the 4 eval rows meets them all"),
+    ],
+)
+def test_filters_that_do_not_fit_the_rows_are_one_line(condition: str, message: str, tmp_path: Path) -> None:
+    write_rows(tmp_path / "a.jsonl", PLACES)
+    with pytest.raises(UserError) as caught:
+        files(eval=str(tmp_path / "a.jsonl"), filters=[condition]).load(("text",), train=False)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "condition",
+    ["stars", "stars => 3", "stars = 3", "stars >= ", "language in en", "language in []", "text is null 3",
+     "__import__('os').system('x')", "stars >= 3 and stars < 5", "lambda x: x", "length(text > 3"],
+)  # fmt: skip
+def test_what_is_no_condition_is_refused_before_anything_is_read(condition: str) -> None:
+    with pytest.raises(ValueError, match="filters"):
+        files(eval="nowhere.csv", filters=[condition])
+
+
+def test_filters_know_the_names_of_classes(tmp_path: Path) -> None:
+    from datasets import ClassLabel, Features, Value
+
+    kinds = Features({"text": Value("string"), "label": ClassLabel(names=["no", "yes"])})
+    Dataset.from_list([{"text": "a", "label": 0}, {"text": "b", "label": 1}], features=kinds).save_to_disk(
+        tmp_path / "x"
+    )
+    given = {"path": str(tmp_path / "x"), "train": None, "eval": "all"}
+    for condition in ("label == yes", "label == 1", "label in [yes]", "label != no"):
+        assert saved(**given, filters=[condition]).load(("text",), train=False).eval["text"][:] == ["b"]
+    with pytest.raises(UserError, match="'yess' is no label of label. Did you mean 'yes'"):
+        saved(**given, filters=["label == yess"]).load(("text",), train=False)
+
+
+def test_a_share_is_set_aside_by_seed(tmp_path: Path) -> None:
+    file = written(tmp_path, ".jsonl")
+    splits = [files(train=file, eval_share=0.3, split_seed=seed).load(("text",), train=True) for seed in (0, 0, 1)]
+    parts = [(each.train["_row"][:], each.eval["_row"][:]) for each in splits if each.train is not None]
+    assert parts[0] == parts[1] != parts[2]
+    assert sorted(parts[0][0] + parts[0][1]) == list(range(10))
+    assert len(parts[0][1]) == 3
+    assert files(train=file, eval_share=0.3).load(("text",), train=False).eval["_row"][:] == parts[0][1]
+    assert splits[0].key("eval") == "data.train="
+    with pytest.raises(ValueError, match="eval_share=0.3: there is an eval split"):
+        files(train=file, eval=file, eval_share=0.3)
+
+
+def test_repeated_rows_and_rows_of_the_eval_split_are_left_out_of_train(tmp_path: Path) -> None:
+    one, two, three = ({"text": word, "label": "x", "id": at} for at, word in enumerate("abc"))
+    write_rows(tmp_path / "train.jsonl", [one, two, one | {"id": 9}, three, three | {"label": "y"}])
+    write_rows(tmp_path / "eval.jsonl", [two, two])
+    source = files(train=str(tmp_path / "train.jsonl"), eval=str(tmp_path / "eval.jsonl"), deduplicate=True)
+    splits = source.load(("text", "label"), train=True)
+    assert splits.train is not None
+    assert splits.train["_row"][:] == [0, 3, 4]
+    assert len(splits.eval) == 2
+    assert splits.notes == {"train_duplicates": 1, "train_also_in_eval": 1}
+    (tmp_path / "eval.jsonl").write_text((tmp_path / "train.jsonl").read_text())
+    with pytest.raises(UserError, match="it leaves no train rows"):
+        source.load(("text", "label"), train=True)
+
+
+def test_nested_and_combined_columns(tmp_path: Path) -> None:
+    made = [{"translation": {"en": "one", "fr": "un"}, "e0": "a", "e1": "b"},
+            {"translation": {"en": "two", "fr": "deux"}, "e0": "c", "e1": None}]  # fmt: skip
+    write_rows(tmp_path / "a.jsonl", made)
+
+    def load(**columns: Any) -> Any:
+        return plain(files(eval=str(tmp_path / "a.jsonl"), columns=columns).load(tuple(columns), train=False).eval)
+
+    assert load(source="translation.en", target="translation.fr", endings=["e0", "e1"]) == [
+        {"source": "one", "target": "un", "endings": ["a", "b"]},
+        {"source": "two", "target": "deux", "endings": ["c", None]},
+    ]
+    with pytest.raises(UserError, match="no such column. Did you mean 'translation.en'"):
+        load(source="translation.eng")
+    with pytest.raises(UserError, match="no such column as 'e2'. Did you mean 'e"):
+        load(endings=["e0", "e2"])
+
+
+def saved(**settings: Any) -> Any:
+    from xp.data import Saved
+
+    return Saved(name="saved", **BASE | {"train": "train", "eval": None} | settings)
+
+
+def test_saved_folders(tmp_path: Path) -> None:
+    from datasets import DatasetDict
+
+    whole = Dataset.from_list(rows(10))
+    whole.save_to_disk(tmp_path / "one")
+    DatasetDict({"train": whole, "dev": whole.select(range(4))}).save_to_disk(tmp_path / "two")
+    splits = saved(path=str(tmp_path / "two"), eval="dev").load(("text",), train=True)
+    assert splits.train is not None
+    assert (len(splits.train), len(splits.eval)) == (10, 4)
+    assert len(saved(path=str(tmp_path / "one"), eval_share=0.2).load(("text",), train=True).eval) == 2
+    with pytest.raises(UserError, match="data.eval=test: .* has no such split"):
+        saved(path=str(tmp_path / "two"), eval="test").load(("text",), train=True)
+    with pytest.raises(UserError, match="set data.eval=null and data.eval_share"):
+        saved(path=str(tmp_path / "one"), eval="dev").load(("text",), train=True)
+    with pytest.raises(UserError, match="no such folder. Did you mean .*two"):
+        saved(path=str(tmp_path / "twoo")).load(("text",), train=True)
+    next((tmp_path / "one").glob("*.arrow")).write_bytes(b"x")
+    with pytest.raises(UserError, match="cannot be read as a saved data set"):
+        saved(path=str(tmp_path / "one"), eval_share=0.2).load(("text",), train=True)
+
+
+CONLL = "-DOCSTART- -X- -X- O\n\nEU NNP B-NP B-ORG\nrejects VBZ B-VP O\n\n\nPeter NNP B-NP B-PER\n"
+
+
+def test_conll(tmp_path: Path) -> None:
+    file = tmp_path / "a.conll"
+    file.write_text(CONLL)
+    load = lambda **given: plain(files(eval=str(file), **given).load(("tokens", "tags"), train=False).eval)  # noqa: E731
+    assert load() == [
+        {"tokens": ["EU", "rejects"], "tags": ["B-ORG", "O"]},
+        {"tokens": ["Peter"], "tags": ["B-PER"]},
+    ]
+    assert load(tag_column=1)[0]["tags"] == ["NNP", "VBZ"]
+    file.write_text("New York\tB-LOC\nis\tO")
+    assert load() == [{"tokens": ["New York", "is"], "tags": ["B-LOC", "O"]}]
+
+
+@pytest.mark.parametrize(
+    ("content", "given", "message"),
+    [
+        (b"a X O\nb O\n\nc X O\n", {}, "line 2 has 2 columns, the first line has 3"),
+        (b"a\n\nb O\n", {}, "line 1 has 1 columns, none at"),
+        (b"a O\n", {"tag_column": 3}, "none at data.token_column=0 or data.tag_column=3"),
+        (b"caf\xe9 O\n\nb O\n", {}, "line 1 is not UTF-8"),
+        (b"a\t\n\nb\tO\n", {}, "line 1 has no tag"),
+    ],
+)
+def test_bad_conll(content: bytes, given: Any, message: str, tmp_path: Path) -> None:
+    (tmp_path / "a.conll").write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        files(eval=str(tmp_path / "a.conll"), **given).load(("tokens", "tags"), train=False)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_squad(tmp_path: Path) -> None:
+    import json
+
+    answers = [{"text": "here", "answer_start": 3}]
+    asked = [{"id": "1", "question": "where?", "answers": answers}, {"id": "2", "question": "why?", "answers": []}]
+    (tmp_path / "a.json").write_text(
+        json.dumps({"version": "2", "data": [{"paragraphs": [{"context": "is here", "qas": asked}]}]})
+    )
+    source = files(eval=str(tmp_path / "a.json"))
+    assert plain(source.load(("id", "question", "context", "answers"), train=False).eval) == [
+        {"id": "1", "question": "where?", "context": "is here", "answers": {"text": ["here"], "answer_start": [3]}},
+        {"id": "2", "question": "why?", "context": "is here", "answers": {"text": [], "answer_start": []}},
+    ]
+    (tmp_path / "a.json").write_text(json.dumps({"data": [{"paragraphs": [{"context": "is here"}]}]}, indent=1))
+    with pytest.raises(UserError, match=r"a.json: data\[0\].paragraphs\[0\] has no list 'qas'"):
+        source.load(("question",), train=False)
+    (tmp_path / "a.json").write_text(json.dumps({"data": rows(3)}, indent=1))
+    assert plain(source.load(("text", "label"), train=False).eval) == rows(3)
+    (tmp_path / "a.json").write_text(json.dumps(rows(3)))
+    assert plain(source.load(("text", "label"), train=False).eval) == rows(3)
+
+
+def test_lists_of_messages_survive(tmp_path: Path) -> None:
+    turns = [
+        [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}],
+        [{"role": "user", "content": "c"}],
+    ]
+    write_rows(tmp_path / "a.jsonl", [{"messages": each} for each in turns])
+    assert files(eval=str(tmp_path / "a.jsonl")).load(("messages",), train=False).eval["messages"][:] == turns
+
+
+def test_the_fingerprint_is_of_content_alone_and_ignores_row_numbers(tmp_path: Path) -> None:
+    from xp.data.fingerprint import fingerprint
+
+    made = [
+        row | {"n": None if at % 3 else at, "tags": ["a"] * (at % 3), "d": {"x": at}} for at, row in enumerate(rows(30))
+    ]
+    whole = Dataset.from_list(made)
+    expected = fingerprint(whole)
+    assert fingerprint(whole.add_column("_row", range(30))) == expected
+    assert fingerprint(Dataset.from_list([made[9], *made]).select(range(1, 31))) == expected
+    whole.to_parquet(str(tmp_path / "a.parquet"))
+    assert fingerprint(Dataset.from_parquet(str(tmp_path / "a.parquet"), cache_dir=str(tmp_path))) == expected
+    for change in ({"n": 1}, {"tags": ["b"]}, {"d": {"x": -1}}, {"text": "x"}, {"label": None}):
+        assert fingerprint(Dataset.from_list([*made[:7], made[7] | change, *made[8:]])) != expected
+    assert fingerprint(whole.select(range(29, -1, -1))) != expected
+
+
+def mixture(sources: dict[str, Any], **settings: Any) -> Any:
+    from xp.data import Mixture
+
+    own = {"weights": {}, "mixing_seed": 0, "stopping": "first_exhausted"}
+    return Mixture(name="mixture", sources=sources, **BASE | own | settings)
+
+
+def test_sources_are_mixed_by_weight_each_with_columns_of_its_own(tmp_path: Path) -> None:
+    write_rows(tmp_path / "a.jsonl", [{"text": f"a{at}", "label": "x"} for at in range(300)])
+    write_rows(tmp_path / "b.jsonl", [{"said": f"b{at}", "kind": "y"} for at in range(300)])
+    a = files(train=str(tmp_path / "a.jsonl"), eval_share=0.1)
+    b = files(train=str(tmp_path / "b.jsonl"), eval=str(tmp_path / "b.jsonl"), eval_rows=5,
+              columns={"text": "said", "label": "kind"}, filters=["said != b0"])  # fmt: skip
+    splits = mixture({"a": a, "b": b}, weights={"a": 3, "b": 1}).load(("text", "label"), train=True)
+    assert splits.train is not None
+    texts = splits.train["text"][:]
+    share = sum(text.startswith("a") for text in texts) / len(texts)
+    assert 0.7 < share < 0.8
+    assert len(texts) == len({*texts})
+    assert len(splits.eval) == 35
+    assert splits.notes == {"train_filtered": 1, "eval_filtered": 1}
+    row = splits.train[texts.index("b7")]
+    assert splits.place("train", row["_row"]).endswith("b.jsonl, row 8")
+    again = mixture({"a": a, "b": b}, weights={"a": 3, "b": 1}).load(("text", "label"), train=True)
+    assert again.fingerprint == splits.fingerprint
+    both = mixture({"a": a, "b": b}, stopping="all_exhausted").load(("text", "label"), train=True)
+    assert both.train is not None
+    assert {*both.train["text"]} >= {f"b{at}" for at in range(1, 300)}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"weights": {"c": 1}}, "weights.c: there is no such source"),
+        ({"weights": {"a": 1}}, "weights.b: has no value"),
+        ({"filters": ["x == 1"]}, "filters: a mixture has none of its own"),
+        ({"eval_share": 0.1}, "eval_share: a mixture has none of its own"),
+        ({"stopping": "all_exhausted", "deduplicate": True}, "repeats rows"),
+        ({"sources": {}}, "sources: a mixture needs some"),
+    ],
+)
+def test_mixtures_that_make_no_sense_are_refused(settings: Any, message: str) -> None:
+    source = files(train="a.jsonl", eval="a.jsonl")
+    with pytest.raises(ValueError, match=message):
+        mixture(settings.pop("sources", {"a": source, "b": source}), **settings)
+
+
+def test_sources_that_do_not_go_together_are_one_line(tmp_path: Path) -> None:
+    write_rows(tmp_path / "a.jsonl", [{"text": "a", "label": "x"}] * 3)
+    write_rows(tmp_path / "b.jsonl", [{"text": "b", "label": 1}] * 3)
+    a, b = (files(train=str(tmp_path / f"{name}.jsonl"), eval_share=0.4) for name in "ab")
+    with pytest.raises(UserError, match="data.sources.b: its column label holds int64, that of a string"):
+        mixture({"a": a, "b": b}).load(("text", "label"), train=True)
+    with pytest.raises(UserError, match="data.sources.b: data.train=.*: no such file"):
+        mixture({"a": a, "b": files(train=str(tmp_path / "c.jsonl"), eval_share=0.4)}).load(("text",), train=True)
+
+
+def test_a_mixture_runs_from_the_command_line(corpus: Path) -> None:
+    from xp import compose
+    from xp.launch import start
+    from xp.run import Run
+
+    sources = [f"data.sources.{name}.{split}={split}.jsonl" for name in "ab" for split in ("train", "eval")]
+    given = ["+data@data.sources.a=files", "+data@data.sources.b=files", *sources, "data.weights={a: 0.7, b: 0.3}"]
+    compose.initialize(None)
+    small = [each for each in SMALL if not each.startswith("data")]
+    wrong = [*small, "data=mixture", *given, "+data.sources.a.trian=x"]
+    with pytest.raises(UserError, match="data.sources.a.trian: there is no such key"):
+        Run.parse(compose.values(wrong))
+    assert start(Run.parse(compose.values([*small, "data=mixture", *given])))["metrics"]["eval/loss"] > 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import mmap
 import re
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 def read(paths: Sequence[str], key: str, skip: bool) -> Dataset:
     """All rows; with ``skip``, those that cannot be read have the reason in ``_fault``."""
     options: dict[str, Any] = {"field": "data"} if whole(paths[0]) and "data" in json.loads(text(paths[0], key)) else {}
-    suspect = [path for path in paths if not options and _holes(path)]
+    suspect = [path for path in paths if not options and (_holes(path) or not _decodes(path))]
     try:
         rows = loaded("json", paths, key, **options)
         if not suspect and not _odd(rows):
@@ -99,6 +100,19 @@ def _holes(path: str) -> bool:
         if re.match(rb"(\xef\xbb\xbf)?\s*\[", view):
             return False
         return re.search(rb"\n[ \t\r]*\n[^\n]*[^\s]|\A[ \t\r]*\n[^\n]*[^\s]", view) is not None
+
+
+def _decodes(path: str) -> bool:
+    """Whether the file is UTF-8, which arrow does not look at."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    with open(path, "rb") as file:
+        try:
+            while part := file.read(1 << 20):
+                decoder.decode(part)
+            decoder.decode(b"", final=True)
+        except UnicodeDecodeError:
+            return False
+    return True
 
 
 def _odd(rows: Dataset) -> bool:

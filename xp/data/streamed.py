@@ -28,11 +28,16 @@ def blocks(features: Any, rows: Iterator[dict[str, Any]]) -> Iterator[Dataset]:
     """
     from datasets import Dataset, Features, Value
 
+    texts = [name for name, feature in features.items() if getattr(feature, "dtype", None) == "string"]
     types = Features(features | {ROW: Value("int64"), FAULT: Value("string")})
     start = 0
     while chunk := list(islice(rows, BLOCK)):
         whole = [{FAULT: None} | row | {ROW: start + at} for at, row in enumerate(chunk)]
         start += len(chunk)
+        for row in whole:
+            for name in texts:  # datasets would write anything as text.
+                if row[FAULT] is None and not isinstance(row[name], str | None):
+                    row[FAULT], row[name] = f"{name}: is {row[name]!r:.40}, and text in the first rows", None
         try:
             yield Dataset.from_list(whole, features=types)
         except (ValueError, TypeError, OverflowError):  # Arrow's own errors are among these.
