@@ -10,16 +10,18 @@ import pytest
 from conftest import ROOT
 
 LAYERS = [
-    {"error", "world", "batching", "stream"},  # import nothing of xp
+    {"error", "world", "batching", "step"},  # import nothing of xp
     {"metric", "findings"},
     {"component", "cache"},
     {"tracking", "hardware", "checkpoint"},
     {"model", "peft", "task", "data", "generation"},
-    {"training", "features"},
+    {"training", "stream"},
+    {"features"},
     {"evaluation", "job"},
     {"prepare", "backend"},
     {"run"},
     {"report"},
+    {"rows"},
     {"commands"},
     {"launch"},
     {"compose", "pool"},

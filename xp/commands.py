@@ -8,13 +8,10 @@ import shutil
 import time
 from collections import deque
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xp import findings, world
-from xp.error import UserError
-from xp.features import Preparation
+from xp import findings, rows, world
 from xp.hardware import autocast, choose_device, choose_precision, environment
 from xp.metric import better
 from xp.model import Wish
@@ -28,9 +25,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedModel
 
-    from xp.data import Side, Splits
     from xp.evaluation import Evaluation
-    from xp.job import Job
     from xp.model import Loaded
 
 
@@ -48,17 +43,17 @@ def train(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str,
     task = run.task
     assert isinstance(task, Trainable)
     device, precision = _machine(run, tracker, report)
-    preparation = _preparation(run, task, report)
+    preparation = rows.preparation_of(run, task, report)
     splits = run.data.load(task.columns, task.other_columns, task.optional_columns, train=True)
     splits = preparation.checked(splits)
     assert splits.train is not None
     labels = task.label_names(splits.train)
     splits = preparation.with_known_labels(splits, labels)
-    _describe_data(run, splits, tracker, report)
+    rows.describe(run, splits, tracker, report)
 
-    loaded = _load(run, task, precision, labels, _sample(run, preparation, labels, splits))
+    loaded = _load(run, task, precision, labels, rows.sample(run, preparation, labels, splits))
     check_fit(task, loaded)
-    encoded, held_out = _encode_both(run, preparation, splits, loaded, tracker, report)
+    encoded, held_out = rows.encode_both(run, preparation, splits, loaded, tracker, report)
     loaded.network = _with_adapter(run, loaded, folder).to(device)
     trained, weights = count(loaded.network)
     report.model(run, loaded, trained, weights)
@@ -89,7 +84,7 @@ def train(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str,
     with report:
         run.backend.fit(job)
     vars(loaded.network.config).update(cached)
-    _describe_stream(job, task, tracker, report)
+    rows.describe_stream(job, task, tracker, report)
     seconds = time.perf_counter() - began
     world.gather(None)  # The best weights are on disk once rank 0 is here.
     metrics = job.metrics
@@ -127,14 +122,14 @@ def evaluate(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[s
     task = run.task
     assert isinstance(task, Trainable)
     device, precision = _machine(run, tracker, report)
-    preparation = _preparation(run, task, report)
+    preparation = rows.preparation_of(run, task, report)
     splits = run.data.load(task.columns, task.other_columns, task.optional_columns, train=False)
     splits = preparation.checked(splits)
     loaded = _load(run, task, precision, [], None)
     check_fit(task, loaded)
     splits = preparation.with_known_labels(splits, loaded.labels)
-    _describe_data(run, splits, tracker, report)
-    held_out = _encode(preparation, "eval", splits, loaded, tracker, report)
+    rows.describe(run, splits, tracker, report)
+    held_out = rows.encode(preparation, "eval", splits, loaded, tracker, report)
     tracker.opened()
     evaluated = evaluation.evaluate(
         task,
@@ -165,20 +160,6 @@ def _machine(run: Run, tracker: Tracker, report: Report) -> tuple[torch.device, 
     return device, precision
 
 
-def _describe_data(run: Run, splits: Splits, tracker: Tracker, report: Report) -> None:
-    fingerprint = splits.fingerprint
-    sizes = {"train": len(splits.train) if splits.train is not None else 0, "eval": len(splits.eval)}
-    counts = ", ".join(f"{number:,} {side} rows" for side, number in sizes.items() if number)
-    report.say(f"{splits.source}: {counts}")
-    left_out = [f"{number:,} {name.replace('_', ' ')}" for name, number in splits.notes.items() if number]
-    if left_out:
-        report.say(f"left out: {', '.join(left_out)}")
-    tracker.log({f"data/{name}": float(number) for name, number in splits.notes.items()}, 0)
-    tracker.tags({"xp.data_fingerprint": fingerprint})
-    context = "training" if run.command == "train" else "evaluation"
-    tracker.dataset(run.choices["data"], splits.source, fingerprint, sizes, context)
-
-
 def _load(run: Run, task: Trainable, precision: str, labels: list[str], train: Dataset | None) -> Loaded:
     """The model, ready to be trained on rows ``train`` with these labels, or (None) to be used as it is."""
     import torch
@@ -199,57 +180,6 @@ def _load(run: Run, task: Trainable, precision: str, labels: list[str], train: D
             locate=partial(run.tracking.locate, runs=run.runs),
         )
     )
-
-
-def _sample(run: Run, preparation: Preparation, labels: list[str], splits: Splits) -> Dataset:
-    """The train rows, of a stream the first ten thousand: all that the model needs to see before the training."""
-    assert splits.train is not None
-    if not run.data.streaming:
-        return splits.train
-    if preparation.task.label_columns and not labels and run.model.name == "scratch":
-        raise UserError(
-            "data.streaming=true: the labels are not known before all rows are read; "
-            "start from a model that has them, or use data with a ClassLabel column"
-        )
-    from datasets import concatenate_datasets
-
-    blocks = list(islice(run.data.blocks([name for name in splits.train.column_names if name != "_row"], {}), 10))
-    return concatenate_datasets([preparation.usable(splits, rows) for rows in blocks]) if blocks else splits.train
-
-
-def _preparation(run: Run, task: Trainable, report: Report) -> Preparation:
-    return Preparation(task, run.data.on_error, Path(run.runs) / "cache" if run.cache else None, report.say)
-
-
-def _encode_both(
-    run: Run, preparation: Preparation, splits: Splits, loaded: Loaded, tracker: Tracker, report: Report
-) -> tuple[Encoded, Encoded]:
-    """Train rows, which may be a stream, and eval rows as features."""
-    if run.data.streaming:
-        splits = preparation.with_known_labels(splits, loaded.labels)
-        encoded = Encoded(preparation.stream(run.data, splits, loaded.processor, loaded.labels))
-    else:
-        encoded = _encode(preparation, "train", splits, loaded, tracker, report)
-    return encoded, _encode(preparation, "eval", splits, loaded, tracker, report)
-
-
-def _describe_stream(job: Job, task: Trainable, tracker: Tracker, report: Report) -> None:
-    """What became of the rows of a stream, which nobody knew before."""
-    if job.notes:
-        report.say(f"train: {job.notes['read']:,} rows read from the stream")
-        report.rows("train", {"rows": job.notes["read"]} | job.notes, task.longest)
-        tracker.log({f"data/train_{name}": float(number) for name, number in job.notes.items()}, job.total_steps)
-
-
-def _encode(
-    preparation: Preparation, side: Side, splits: Splits, loaded: Loaded, tracker: Tracker, report: Report
-) -> Encoded:
-    """A split as features; whether they were in the cache, and what became of long rows, is told and tracked."""
-    encoded, how = preparation.encoded(side, splits, loaded.processor, loaded.labels)
-    tracker.tags({f"xp.cache.{side}": how})
-    report.rows(side, encoded.notes, preparation.task.longest)
-    tracker.log({f"data/{side}_{name}": float(number) for name, number in encoded.notes.items()}, 0)
-    return encoded
 
 
 def _scores(
