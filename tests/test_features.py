@@ -17,9 +17,10 @@ from test_data import files
 from xp import cache, features
 from xp.data import Data, Splits
 from xp.error import UserError
-from xp.features import Preparation, processor_identity
+from xp.features import Preparation
 from xp.model.tokenizer import train_tokenizer
-from xp.task import CausalLM, Encoded, TextClassification, Trainable
+from xp.task import CausalLM, Encoded, TextClassification, Trainable, identity
+from xp.task.identity import processor_identity
 
 TEXTS = [row["text"] for row in rows(60)]
 LABELS = ["animal", "fruit", "tool"]
@@ -79,14 +80,14 @@ def test_one_changed_character_anywhere_is_a_miss(
     room.encoded(rows(30), other)
     other.chat_template = "{{ messages }} "
     room.encoded(rows(30), other)
-    monkeypatch.setattr(features, "_code", lambda own: {"base.py": "other"})
+    monkeypatch.setattr(identity, "_code", lambda own: {"base.py": "other"})
     room.encoded(rows(30), tokenizer)
     assert room.how == ["made", "made", "made", "hit", "made", "made", "made", "made", "made"]
 
 
 def test_the_code_of_tasks_and_features_is_part_of_the_key() -> None:
     assert {"base.py", "mapping.py", "text_classification.py", "features.py", "test_features.py"} <= set(
-        features._code(__file__)
+        identity._code(__file__)
     )
 
 

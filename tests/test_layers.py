@@ -10,12 +10,13 @@ import pytest
 from conftest import ROOT
 
 LAYERS = [
-    {"error", "world", "batching", "stream", "step"},  # import nothing of xp
+    {"error", "world", "batching", "step"},  # import nothing of xp
     {"component", "metric", "findings", "cache"},
     {"imports"},
     {"tracking", "hardware", "checkpoint"},
     {"model", "peft", "task", "data", "generation"},
-    {"training", "features"},
+    {"training", "stream"},
+    {"features"},
     {"evaluation", "job", "prediction"},
     {"prepare", "backend"},
     {"run"},

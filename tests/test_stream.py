@@ -123,3 +123,19 @@ def test_bad_rows_of_a_stream(name: str, text: str, message: str, run: Ran, corp
         run(*STREAMED, f"data.train={name}", "training.max_steps=200", "data.columns.label=label")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_repository_folder_is_streamed(tmp_path: Path) -> None:
+    """As from the hub, where only what is read is fetched; the eval split is read whole."""
+    from test_data import hub
+
+    for split, number in (("train", 1500), ("validation", 20)):
+        write_rows(tmp_path / f"{split}.jsonl", rows(number))
+    source = hub(tmp_path, streaming=True, train_rows=1200)
+    splits = source.load(("text", "label"), train=True)
+    assert splits.train is not None
+    assert (len(splits.train), len(splits.eval)) == (0, 20)
+    found = [text for block in source.blocks(["text", "label"], {}) for text in block["text"]]
+    assert found == [row["text"] for row in rows(1500)][:1200]
+    with pytest.raises(UserError, match="data.train=train"):
+        hub(tmp_path, streaming=True, train="train[:90%]").load(("text",), train=True)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import inspect
 import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -19,6 +16,7 @@ from xp.data.columns import FAULT, ROW
 from xp.error import UserError, nearest
 from xp.stream import Stream
 from xp.task.base import Encoded, Trainable
+from xp.task.identity import identity, processor_identity
 from xp.task.mapping import mapped, workplace
 
 if TYPE_CHECKING:
@@ -26,7 +24,6 @@ if TYPE_CHECKING:
 
 
 SIDES: tuple[Side, ...] = ("train", "eval")
-HERE = Path(__file__).parent
 
 
 class Fault(NamedTuple):
@@ -67,7 +64,7 @@ class Preparation:
         assert rows is not None
         if self.folder is None or len(rows) < 1000:  # Quicker than to look it up.
             return faults(self.task, rows, f"checking {side}")
-        key = digest(["faults", splits.fingerprints[side], *_identity(self.task)])
+        key = digest(["faults", splits.fingerprints[side], *identity(self.task)])
 
         def make(part: Path) -> None:
             (part / "faults.json").write_text(json.dumps(faults(self.task, rows, f"checking {side}")))
@@ -109,7 +106,7 @@ class Preparation:
             self.say(f"encoded {side}: {len(rows):,} rows in {time.perf_counter() - started:.1f} s, cache off")
             return made, "off"
         key = digest(
-            ["features", side, splits.fingerprints[side], *_identity(self.task), processor_identity(processor), *labels]
+            ["features", side, splits.fingerprints[side], *identity(self.task), processor_identity(processor), *labels]
         )
 
         def make(part: Path) -> None:
@@ -225,43 +222,3 @@ def described(splits: Splits, side: Side, rows: Dataset, fault: Fault) -> str:
     media = [value["path"] for value in row.values() if isinstance(value, dict) and value.keys() == {"bytes", "path"}]
     file = f" ({media[0]})" if media and media[0] else ""
     return f"{splits.place(side, row[ROW])}{file}: {' '.join(fault.reason.split())}"
-
-
-def _identity(task: Trainable) -> list[Any]:
-    """What of the task and of the program decides the features."""
-    settings = task.model_dump(mode="json", exclude={"metrics"})
-    return [settings, _code(inspect.getsourcefile(type(task)) or ""), _versions()]
-
-
-@cache
-def _code(own: str) -> dict[str, str]:
-    """Every file of the program that takes part in encoding, the task's own among them, by its content."""
-    files = [*HERE.glob("task/*.py"), HERE / "features.py", *HERE.glob("assets/templates/*"), Path(own)]
-    return {file.name: digest(file.read_text("utf-8")) for file in sorted({*files}) if file.is_file()}
-
-
-@cache
-def _versions() -> dict[str, str]:
-    return {name: importlib.metadata.version(name) for name in ("tokenizers", "transformers", "datasets")}
-
-
-def processor_identity(processor: Any) -> Any:
-    """What of a tokenizer or another processor decides the features, as plain values."""
-    parts = getattr(processor, "attributes", None)
-    if parts:
-        own = {"template": getattr(processor, "chat_template", None)}
-        return {name: processor_identity(getattr(processor, name)) for name in parts} | own
-    found: dict[str, Any] = {"class": type(processor).__name__}
-    backend = getattr(processor, "backend_tokenizer", None)
-    if backend is not None:
-        state = json.loads(backend.to_str())
-        # Left behind by the last call of the tokenizer, each sets its own.
-        found["backend"] = digest({name: state[name] for name in state if name not in ("truncation", "padding")})
-    elif hasattr(processor, "get_vocab"):
-        found["vocabulary"] = digest(processor.get_vocab())
-    elif hasattr(processor, "to_dict"):
-        found["settings"] = json.loads(json.dumps(processor.to_dict(), default=str, sort_keys=True))
-    for name in ("special_tokens_map", "chat_template", "model_max_length", "padding_side", "truncation_side",
-                 "model_input_names"):  # fmt: skip
-        found[name] = json.loads(json.dumps(getattr(processor, name, None), default=str))
-    return found

@@ -11,6 +11,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_
 from xp.component import Component
 from xp.data.columns import ROW, has_column, shaped, undecoded
 from xp.data.filters import Condition, kept
+from xp.data.fingerprint import deduplicated
 from xp.data.splits import Side, Splits
 from xp.error import UserError
 
@@ -164,7 +165,7 @@ class Data(Component):
             if "train" in found:
                 found = self._set_aside(found, notes)
         elif self.deduplicate and "train" in found:
-            found["train"] = self._deduplicated(found["train"], found.get("eval"), notes)
+            found["train"] = deduplicated(found["train"], found.get("eval"), notes)
         most = {"train": self.train_rows, "eval": self.eval_rows}
         return {side: self._capped(rows, most[side]) for side, rows in found.items()}, source
 
@@ -214,33 +215,13 @@ class Data(Component):
     def _set_aside(self, found: dict[str, Dataset], notes: dict[str, int]) -> dict[str, Dataset]:
         import numpy as np
 
-        rows = found["train"] if not self.deduplicate else self._deduplicated(found["train"], None, notes)
+        rows = found["train"] if not self.deduplicate else deduplicated(found["train"], None, notes)
         assert self.eval_share is not None
         size = max(1, round(self.eval_share * len(rows)))
         if size == len(rows):
             raise UserError(f"data.eval_share={self.eval_share}: it leaves none of the {len(rows)} rows to train on")
         order = np.random.default_rng(self.split_seed).permutation(len(rows))
         return {"eval": rows.select(np.sort(order[:size])), "train": rows.select(np.sort(order[size:]))}
-
-    def _deduplicated(self, rows: Dataset, held_out: Dataset | None, notes: dict[str, int]) -> Dataset:
-        """The train rows without repetitions and without those that are among the eval rows."""
-        from xp.data.fingerprint import row_digests
-
-        evaluated = set() if held_out is None else set(row_digests(held_out))
-        seen: set[bytes] = set()
-        unique = []
-        shared = 0
-        for number, digest in enumerate(row_digests(rows)):
-            shared += digest in evaluated
-            if digest not in evaluated and digest not in seen:
-                unique.append(number)
-            seen.add(digest)
-        notes["train_duplicates"] = len(rows) - len(unique) - shared
-        if held_out is not None:
-            notes["train_also_in_eval"] = shared
-        if not unique:
-            raise UserError("data.deduplicate=true: it leaves no train rows, all of them are among the eval rows")
-        return rows.select(unique) if len(unique) < len(rows) else rows
 
     @staticmethod
     def _capped(rows: Dataset, most: int | None) -> Dataset:

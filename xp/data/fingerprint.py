@@ -8,6 +8,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from xp.data.columns import ROW
+from xp.error import UserError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,6 +37,29 @@ def row_digests(rows: Dataset) -> Iterator[bytes]:
         for row in zip(*columns, strict=True):
             plain = [_content(value) for value in row]
             yield hashlib.blake2b(repr(plain).encode(errors="surrogatepass"), digest_size=16).digest()
+
+
+def deduplicated(rows: Dataset, held_out: Dataset | None, notes: dict[str, int]) -> Dataset:
+    """The train rows without repetitions and without those that are among the eval rows; counts go to ``notes``.
+
+    Raises:
+        UserError: no rows are left.
+    """
+    evaluated = set() if held_out is None else set(row_digests(held_out))
+    seen: set[bytes] = set()
+    unique = []
+    shared = 0
+    for number, digest in enumerate(row_digests(rows)):
+        shared += digest in evaluated
+        if digest not in evaluated and digest not in seen:
+            unique.append(number)
+        seen.add(digest)
+    notes["train_duplicates"] = len(rows) - len(unique) - shared
+    if held_out is not None:
+        notes["train_also_in_eval"] = shared
+    if not unique:
+        raise UserError("data.deduplicate=true: it leaves no train rows, all of them are among the eval rows")
+    return rows.select(unique) if len(unique) < len(rows) else rows
 
 
 def _content(value: Any) -> Any:

@@ -9,6 +9,7 @@ from pydantic import PositiveFloat, model_validator
 
 from xp.data.base import Data
 from xp.data.columns import ROW
+from xp.data.fingerprint import deduplicated
 from xp.data.splits import Side
 from xp.error import UserError, nearest
 
@@ -99,7 +100,7 @@ class Mixture(Data, name="mixture"):
         if parts["eval"]:
             mixed["eval"] = concatenate_datasets(list(self._alike(parts["eval"]).values()))
         if train and self.deduplicate:
-            mixed["train"] = self._deduplicated(mixed["train"], mixed.get("eval"), notes)
+            mixed["train"] = deduplicated(mixed["train"], mixed.get("eval"), notes)
         most = {"train": self.train_rows, "eval": self.eval_rows}
         return {side: self._capped(rows, most[side]) for side, rows in mixed.items()}, ", ".join(places)
 
