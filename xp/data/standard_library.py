@@ -10,7 +10,7 @@ import sysconfig
 import textwrap
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -58,10 +58,9 @@ class StandardLibrary(Data, name="standard_library"):
         from datasets import Dataset
 
         root = Path(sysconfig.get_path("stdlib"))
-        sources = dict(_sources(root))
-        if not sources:
+        rows: Sequence[dict[str, Any]] = _rows(root, self.unit)
+        if not rows:
             raise UserError(f"data=standard_library: this Python has no library sources in {root}")
-        rows = [row | {"path": path} for path, text in sources.items() for row in UNITS[self.unit](path, text)]
         if self.unit == "function" and self.packages is not None:
             kept = {label for label, _ in Counter(row["label"] for row in rows).most_common(self.packages)}
             rows = [row for row in rows if row["label"] in kept]
@@ -103,6 +102,12 @@ UNITS: dict[str, Callable[[str, str], Iterator[dict[str, Any]]]] = {
 def held_out(path: str) -> bool:
     """Whether a file of the library, by its path inside it, is for evaluation."""
     return int.from_bytes(hashlib.sha256(path.encode()).digest()[:4], "big") % HELD_OUT == 0
+
+
+@cache
+def _rows(root: Path, unit: str) -> tuple[dict[str, Any], ...]:
+    """The rows of every file, in the order of their path."""
+    return tuple(row | {"path": path} for path, text in _sources(root) for row in UNITS[unit](path, text))
 
 
 @cache
