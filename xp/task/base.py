@@ -192,5 +192,8 @@ class Trainable(Task):
 
     def texts(self, rows: Dataset) -> Iterable[str]:
         """The text of ``rows``, to train a tokenizer on."""
-        for batch in rows.select_columns(["text"]).iter(1000):
-            yield from batch["text"]
+        strings = [name for name in self.columns if getattr(rows.features.get(name), "dtype", "").endswith("string")]
+        columns = ["text"] if "text" in strings else strings
+        for batch in rows.select_columns(columns).iter(1000):
+            for column in columns:
+                yield from batch[column]
