@@ -62,6 +62,7 @@ def from_yaml(kind: type[Any], **settings: Any) -> Any:
     (name,) = [name for name, each in kind.registry.items() if each is kind]
     group = kind.__mro__[[*kind.__mro__].index(Component) - 1].__name__.lower()
     values = yaml.safe_load((ROOT / "conf" / group / f"{name}.yaml").read_text())
+    values.pop("defaults", None)
     return kind.model_validate(values | settings)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from conftest import command, rows, write_rows
+from conftest import command, from_yaml, rows, write_rows
 from datasets import Dataset
 from test_data import files
 
@@ -32,8 +32,8 @@ def tokenizer() -> Any:
 
 
 def classification(**settings: Any) -> TextClassification:
-    given = {"max_length": 64, "overlong": "truncate", "metrics": ["accuracy"]} | settings
-    return TextClassification(name="text_classification", **given)
+    given = {"max_length": 64, "problem": "single_label", "metrics": ["accuracy"]} | settings
+    return from_yaml(TextClassification, **given)
 
 
 class Room:
@@ -179,7 +179,7 @@ def test_a_hit_leaves_the_processor_as_encoding_does(tmp_path: Path, tokenizer: 
             processor.truncation_side = "left"
             return super().encode(rows, processor, labels)
 
-    task = Sided(name="sided_for_test", max_length=16, overlong="split", metrics=[])
+    task = Sided(**from_yaml(CausalLM, max_length=16).model_dump() | {"name": "sided_for_test"})
     Trainable.registry.pop("sided_for_test")
     for _ in range(2):
         tokenizer.truncation_side = "right"
@@ -201,7 +201,7 @@ class Tagged(CausalLM, name="tagged_for_test"):
 
 
 Trainable.registry.pop("tagged_for_test")
-TAGGED = Tagged(name="tagged_for_test", max_length=16, overlong="split", metrics=[])
+TAGGED = Tagged(**from_yaml(CausalLM, max_length=16).model_dump() | {"name": "tagged_for_test"})
 
 
 def write_bad(folder: Path) -> None:
@@ -231,7 +231,7 @@ BAD: list[tuple[str, str, int | None]] = [
     ("blank.csv", "data.eval=blank.csv: line 3 is empty", 1),
     ("latin.csv", "data.eval=latin.csv: line 3 is not UTF-8", 1),
     ("wide.csv", "data.eval=wide.csv: line 3 has 3 fields, the header line has 2", 1),
-    ("nolabel.csv", "data.eval=nolabel.csv, row 2: label: is empty", 1),
+    ("nolabel.csv", "data.eval=nolabel.csv, row 2: label: is missing", 1),
     ("a.tsv", "data.eval=a.tsv, row 2: text: is empty", 1),
     ("wide.tsv", "data.eval=wide.tsv: line 3 has 1 fields", 1),
     ("null.jsonl", "data.eval=null.jsonl, row 2: text: is empty", 1),

@@ -296,7 +296,7 @@ def test_the_saved_folder_scores_the_same_and_opens_in_plain_transformers(peft: 
         return
     from transformers import pipeline
 
-    digits = Digits(name="digits", columns={}, train_rows=None, eval_rows=20).load(["image", "label"], train=False).eval
+    digits = from_yaml(Digits, columns={}, eval_rows=20).load(["image", "label"], train=False).eval
     answers = pipeline(
         "image-classification",
         trained["model"],
@@ -352,11 +352,11 @@ def test_findings_show_the_worst_images_and_name_them() -> None:
 def test_worst_errors_are_found_by_file() -> None:
     _, processor = network()
     encoded = task().encode(rows(3), processor, ["dark", "bright"]).rows
-    assert shown(encoded.select([2, 0]), "image") == {"row": [2, 0], "file": ["2.png", "0.png"]}
+    assert shown(encoded.select([2, 0]), "image") == {"file": ["2.png", "0.png"]}
 
 
 def test_digits_are_real_whole_and_split_once() -> None:
-    splits = Digits(name="digits", columns={}, train_rows=None, eval_rows=None).load(["image", "label"], train=True)
+    splits = from_yaml(Digits, columns={}, eval_rows=None).load(["image", "label"], train=True)
     assert splits.train is not None
     train, held_out = ({image["path"] for image in side["image"]} for side in (splits.train, splits.eval))
     assert (len(train), len(held_out), len(train | held_out)) == (1438, 359, 1797)

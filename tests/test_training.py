@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import curve
+from conftest import curve, rows, write_rows
 
 from xp.error import UserError
 from xp.training import Training
@@ -120,7 +120,10 @@ WRONG = [
         "transformers has no AutoModelForCausalLM",
     ),
     (["device=cuda"], "device=cuda: torch sees no such device here"),
-    (["data.eval=other.jsonl"], "data: the label 'friut' is not one the model has. Did you mean 'fruit'?"),
+    (
+        ["data.eval=other.jsonl"],
+        "row 1: label: 'friut' is not among the labels of the model or of training. Did you mean 'fruit'?",
+    ),
 ]
 
 
@@ -145,12 +148,13 @@ def test_what_cannot_be_done_is_one_line_and_a_failed_run(
     assert message in tracked.data.tags["xp.error"]
 
 
-def test_evaluating_counts_what_was_cut_and_refuses_what_was_dropped(run: Ran) -> None:
+def test_evaluating_counts_what_was_cut_and_refuses_what_was_dropped(run: Ran, corpus: Path) -> None:
     trained = ["command=evaluate", "model=pretrained", f"model.path={run('task=text_classification')['model']}"]
-    (first, *_) = run(*trained, "task=text_classification", "task.max_length=3")["points"]
-    assert first["data/eval_truncated"] > 0
+    points = run(*trained, "task=text_classification", "task.max_length=3")["points"]
+    assert max(point.get("data/eval_truncated", 0) for point in points) > 0
+    write_rows(corpus / "long.jsonl", [row for row in rows(60) if len(row["text"]) > 40])
     with pytest.raises(UserError, match="task.overlong=drop: it leaves no eval rows"):
-        run(*trained, "task=text_classification", "task.max_length=1", "task.overlong=drop")
+        run(*trained, "task=text_classification", "task.max_length=3", "task.overlong=drop", "data.eval=long.jsonl")
 
 
 def test_evaluations_come_when_asked_and_at_the_end(run: Ran) -> None:
