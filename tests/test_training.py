@@ -120,7 +120,7 @@ WRONG = [
         "transformers has no AutoModelForCausalLM",
     ),
     (["device=cuda"], "device=cuda: torch sees no such device here"),
-    (["data.eval=other.jsonl"], "data: the label 'friut' is not one the model has. Did you mean 'fruit'?"),
+    (["data.eval=other.jsonl"], "data.eval=other.jsonl, row 1: label: 'friut' is not among the labels of the model"),
 ]
 
 
