@@ -281,6 +281,6 @@ def test_an_error_in_a_process_of_its_own_is_one_line_and_2(corpus: Path) -> Non
     ended = command(*SMALL, "data.columns.text=txet", folder=corpus)
     assert ended.returncode == 2
     assert ended.stderr == (
-        "xp: data.columns.text=txet: the train rows have no such column. Did you mean 'text'? "
+        "xp: data.columns.text=txet: the train rows of 'files' have no such column. Did you mean 'text'? "
         "Their columns: text, label\n"
     )

@@ -68,7 +68,8 @@ def describe_data(run: Run, splits: Splits, tracker: Tracker, report: Report) ->
     left_out = [f"{number:,} {name.replace('_', ' ')}" for name, number in splits.notes.items() if number]
     if left_out:
         report.say(f"left out: {', '.join(left_out)}")
-    tracker.log({f"data/{name}": float(number) for name, number in splits.notes.items()}, 0)
+    if splits.notes:
+        tracker.log({f"data/{name}": float(number) for name, number in splits.notes.items()}, 0)
     tracker.tags({"xp.data_fingerprint": fingerprint})
     context = "training" if run.command == "train" else "evaluation"
     tracker.dataset(run.choices["data"], splits.source, fingerprint, sizes, context)

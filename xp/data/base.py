@@ -208,7 +208,8 @@ class Data(Component):
         return self._shaped(rows, columns, side)
 
     def _shaped(self, rows: Dataset, columns: Sequence[str], side: str) -> Dataset:
-        rows = undecoded(shaped(rows, {column: self.columns.get(column, column) for column in columns}, side))
+        wanted = {column: self.columns.get(column, column) for column in columns}
+        rows = undecoded(shaped(rows, wanted, f"{side} rows of {self.name!r}"))
         _check_text(rows, self.columns.get("text", "text"), side)
         return rows
 

@@ -70,13 +70,13 @@ def array_at(rows: Dataset, name: str) -> pa.Array:
     return array
 
 
-def shaped(rows: Dataset, wanted: Mapping[str, str | list[str]], side: str) -> Dataset:
+def shaped(rows: Dataset, wanted: Mapping[str, str | list[str]], whose: str) -> Dataset:
     """The rows with just the ``wanted`` columns and the ones that xp adds itself.
 
     Args:
         rows: as the source has them.
         wanted: what each column is called in the source.
-        side: train or eval, for messages.
+        whose: the split and its source, for messages.
 
     Raises:
         UserError: a column that is not there, one that is wanted twice, or a list of columns of unequal types.
@@ -88,7 +88,7 @@ def shaped(rows: Dataset, wanted: Mapping[str, str | list[str]], side: str) -> D
             if feature_at(rows.features, name) is None:
                 there = names_of(rows.features)
                 raise UserError(
-                    f"data.columns.{column}={source}: the {side} rows have no such column"
+                    f"data.columns.{column}={source}: the {whose} have no such column"
                     f"{f' as {name!r}' if name != source else ''}.{nearest(name, there)} "
                     f"Their columns: {', '.join(each for each in rows.column_names if each not in (ROW, FAULT))}"
                 )
