@@ -231,8 +231,17 @@ def test_a_server_that_dies_does_not_stop_the_training(
 def test_a_run_that_is_ended_is_killed_in_mlflow(signal: str, code: int, sweep: bool, corpus: Path) -> None:
     from mlflow import MlflowClient
 
+    # A shell starts what it puts into the background deaf to Ctrl-C, and so all that those tests start.
+    hearing = "import signal, sys; signal.signal(2, signal.default_int_handler); from xp.__main__ import main; "
     process = subprocess.Popen(
-        [sys.executable, "-m", "xp", *(["-m"] if sweep else []), *SMALL, "training.max_steps=1000000"],
+        [
+            sys.executable,
+            "-c",
+            f"{hearing}sys.exit(main())",
+            *(["-m"] if sweep else []),
+            *SMALL,
+            "training.max_steps=1000000",
+        ],
         cwd=corpus,
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)},
         stdout=subprocess.DEVNULL,
@@ -249,7 +258,10 @@ def test_a_run_that_is_ended_is_killed_in_mlflow(signal: str, code: int, sweep: 
         if folders:
             break
     process.send_signal({"TERM": 15, "INT": 2}[signal])
-    _, errors = process.communicate(timeout=60)
+    try:
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == code
     assert "Traceback" not in errors
     client = MlflowClient(f"sqlite:///{corpus}/runs/mlflow.db")
