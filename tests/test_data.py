@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import SMALL, rows, write_rows
+from conftest import SMALL, from_yaml, rows, write_rows
 from datasets import Dataset
 
 from xp.data import Files, Hub, StandardLibrary
@@ -511,3 +511,28 @@ def test_a_mixture_runs_from_the_command_line(corpus: Path) -> None:
     with pytest.raises(UserError, match="data.sources.a.trian: there is no such key"):
         Run.parse(compose.values(wrong))
     assert start(Run.parse(compose.values([*small, "data=mixture", *given])))["metrics"]["eval/loss"] > 0
+
+
+def test_numbers_with_an_empty_cell_among_them_stay_numbers(tmp_path: Path) -> None:
+    """pandas makes texts of them, and 10 comes before 3 among those."""
+    (tmp_path / "stars.csv").write_text("text,stars\n" + "".join(f"a,{at}\n" for at in range(12)) + "b,\n")
+    rows = files(eval=str(tmp_path / "stars.csv"), filters=["stars >= 3"]).load(("text",), train=False).eval
+    assert len(rows) == 9
+    (tmp_path / "words.csv").write_text("text,stars\na,10\nb,few\n")
+    with pytest.raises(UserError, match="holds texts, which are no numbers"):
+        files(eval=str(tmp_path / "words.csv"), filters=["stars >= 3"]).load(("text",), train=False)
+
+
+def test_a_question_without_answers_is_at_fault_and_one_with_none_is_not(tmp_path: Path) -> None:
+    import json
+
+    from xp.task import QuestionAnswering
+
+    asked = [{"id": "1", "question": "q", "answers": []}, {"id": "2", "question": "q"}, {"id": "3", "question": "q"}]
+    asked[2]["answers"] = ["c"]
+    paragraphs = [{"context": "c d", "qas": asked}]
+    (tmp_path / "a.json").write_text(json.dumps({"version": "2.0", "data": [{"paragraphs": paragraphs}]}))
+    source = files(eval=str(tmp_path / "a.json"))
+    rows = source.load(("question", "context", "answers"), train=False).eval
+    task = from_yaml(QuestionAnswering)
+    assert [task.fault(row) is None for row in rows] == [True, False, False]

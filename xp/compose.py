@@ -205,7 +205,8 @@ def _missing_config(error: MissingConfigException) -> str:
 def _explained(error: Exception, overrides: list[str]) -> str:
     """Hydra's or OmegaConf's error as one line, with the nearest key where one is unknown."""
     if isinstance(error, OverrideParseException):
-        return f"{error.override}: this does not parse; quote values with special signs: 'key=\"value\"'"
+        form = "quote values with special signs: 'key=\"value\"', in a list each: 'key=[\"a >= 1\"]'"
+        return f"{error.override}: this does not parse; {form}"
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else None
     said = " ".join(str(cause or error).split())
     group = re.search(r"Could not override '([^'@]+)'. No match in the defaults list", str(error))

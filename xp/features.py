@@ -197,6 +197,9 @@ def unknown_labels(task: Trainable, rows: Dataset | None, labels: Sequence[str])
             continue
         feature = rows.features[column]
         names = getattr(getattr(feature, "feature", feature), "names", None)
+        inner = getattr(feature, "feature", None)
+        if names is None and inner is not None and "int" in getattr(inner, "dtype", ""):
+            continue  # A list of 0 and 1, one for each label.
         start = 0
         for batch in rows.select_columns([column]).with_format("arrow").iter(10_000):
             array = batch[column].combine_chunks()

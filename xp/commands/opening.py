@@ -115,7 +115,7 @@ def sample(run: Run, preparation: Preparation, labels: list[str], splits: Splits
     if preparation.task.label_columns and not labels and run.model.name == "scratch":
         raise UserError(
             "data.streaming=true: the labels are not known before all rows are read; "
-            "start from a model that has them, or use data with a ClassLabel column"
+            "give task.labels=[...], use data with a ClassLabel column, or start from a model that has them"
         )
     from datasets import concatenate_datasets
 

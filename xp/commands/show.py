@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from xp import show as showing
-from xp.commands.opening import read, wish
+from xp.commands.opening import read, sample, wish
 from xp.data.columns import ROW
 from xp.model import positions
 from xp.report import Report
@@ -15,22 +15,31 @@ LIMIT = 1 << 30
 
 def show(run: Run, report: Report) -> None:
     """Print rows as the model would see them, and how long they are; nothing is trained, tracked or written."""
-    task, splits, _ = read(run, report, True)
+    task, splits, preparation = read(run, report, True)
     assert splits.train is not None
+    train = sample(run, preparation, task.label_names(splits.train), splits)
     report.say(f"{run.choices['model']} on {splits.source}")
-    described = run.model.describe(wish(run, task, "auto", task.label_names(splits.train), splits.train))
+    described = run.model.describe(wish(run, task, "auto", task.label_names(splits.train), train))
     for line in task.equip(described.processor, None, adapted=run.peft.name != "none"):
         report.say(line)
     shown = {
-        side: showing.look(task, rows.remove_columns(ROW), described.processor, described.labels, run.examples)
-        for side, rows in (("train", splits.train), ("eval", splits.eval))
+        side: showing.look(
+            task,
+            rows.remove_columns([name for name in (ROW,) if name in rows.column_names]),
+            described.processor,
+            described.labels,
+            run.examples,
+        )
+        for side, rows in (("train", train), ("eval", splits.eval))
     }
     if run.examples:
         showing.draw_legend(report.console)
     for side, each in shown.items():
         showing.draw_rows(report.console, side, each)
     bound = min(positions(described.config) or LIMIT, getattr(described.processor, "model_max_length", LIMIT) or LIMIT)
-    showing.draw_lengths(report.console, shown, task.longest, None if bound >= LIMIT else bound)
+    showing.draw_lengths(
+        report.console, shown, None if task.splits_long else task.longest, None if bound >= LIMIT else bound
+    )
     for side, each in shown.items():
         report.rows(side, each.encoded.notes, task.longest)
         refused = [f"training would refuse it: {each.refused}"] if each.refused else []

@@ -91,8 +91,35 @@ def read(paths: list[str], key: str, style: dict[str, Any], header: list[str] | 
                 faults[number] = line.fault
             number += 1
     if not faults:
-        return loaded("csv", paths, key, **options)
-    return _without(faults, paths, key, style, header, options)
+        return _numbered(loaded("csv", paths, key, **options))
+    return _numbered(_without(faults, paths, key, style, header, options))
+
+
+def _numbered(rows: Dataset) -> Dataset:
+    """Columns of numbers with empty cells among them as numbers, the empty ones null; pandas takes them for texts."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    for name, feature in rows.features.items():
+        if getattr(feature, "dtype", "") not in ("string", "large_string", "string_view"):
+            continue
+        column = rows.data.column(name).cast(pa.large_string())
+        empty = pc.equal(pc.utf8_trim_whitespace(column), "")
+        holes = pc.sum(empty).as_py() or 0
+        if not 0 < holes < len(rows):
+            continue
+        filled = pc.if_else(empty, pa.scalar(None, pa.large_string()), column)
+        for kind in (pa.int64(), pa.float64()):
+            try:
+                numbers = filled.cast(kind)
+            except pa.ArrowInvalid:
+                continue
+            at = rows.column_names.index(name)
+            order = [*rows.column_names]
+            rows = rows.remove_columns(name).add_column(name, numbers.to_pylist())
+            rows = rows.select_columns([*order[:at], name, *order[at + 1 :]])
+            break
+    return rows
 
 
 def _advice(fault: str) -> str:

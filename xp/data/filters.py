@@ -125,6 +125,8 @@ class Condition:
                 raise self._misfit(f"{plain!r} is no label of {self.column}.{nearest(plain, names)}")
             return list(names).index(plain)
         if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+            if self.operator in ("<", "<=", ">", ">=") and not quoted and re.fullmatch(r"[+-]?[\d.]+", plain):
+                raise self._misfit(f"{self.column} holds texts, which are no numbers; quote {plain} to go by letters")
             return plain
         if pa.types.is_boolean(kind) and not quoted and plain in ("true", "false"):
             return plain == "true"

@@ -57,7 +57,9 @@ def _questions(content: Any, file: str) -> Iterator[dict[str, Any]]:
         for inner, paragraph in enumerate(_list(article, "paragraphs", where)):
             for question in _list(paragraph, "qas", f"{where}.paragraphs[{inner}]"):
                 answers = question.get("answers") if isinstance(question, dict) else None
-                answers = [each for each in answers or [] if isinstance(each, dict)]
+                if not isinstance(answers, list):  # Not the empty list of a question without an answer: a fault.
+                    answers = [{}]
+                answers = [each if isinstance(each, dict) else {} for each in answers]
                 yield {
                     "id": _text(question, "id"),
                     "question": _text(question, "question"),

@@ -69,6 +69,10 @@ def image(path: str) -> Image:
 
     try:
         with Image.open(_opened(path)) as opened:
+            if opened.mode.startswith(("I", "F")):
+                raise ValueError(
+                    f"image: {path} has pixels of more than 8 bits, which would be cut off; convert it first"
+                )
             return ImageOps.exif_transpose(opened).convert("RGB")
     except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"image: {path} cannot be read: {str(error) or type(error).__name__}") from error

@@ -1,5 +1,8 @@
 """Task: what the model is asked to do: rows → features → loss → outcomes → scores; or just a prediction."""
 
+from importlib import import_module
+from pkgutil import iter_modules
+
 from xp.task.audio import AutomaticSpeechRecognition, TextToAudio, ZeroShotAudioClassification
 from xp.task.audio_classification import AudioClassification
 from xp.task.base import Encoded, Trainable
@@ -33,6 +36,9 @@ from xp.task.text import Decision, FeatureExtraction, TableQuestionAnswering, Ze
 from xp.task.text2text_generation import Text2TextGeneration
 from xp.task.text_classification import TextClassification
 from xp.task.token_classification import TokenClassification
+
+for _module in iter_modules(__path__):  # A new task is a file here, and nothing to add.
+    import_module(f"{__name__}.{_module.name}")
 
 __all__ = [
     "AnyToAny",

@@ -92,6 +92,11 @@ class Chat(Trainable, name="chat"):
         messages = row["messages"]
         return [{"role": "user", "content": messages}] if isinstance(messages, str) else messages
 
+    def measured(self, row: dict[str, Any]) -> tuple[str, ...]:
+        """All that is said in the conversation."""
+        messages = self.entry(row)
+        return ("\n".join(str(each.get("content") or "") for each in messages if isinstance(each, dict)),)
+
     def fault(self, row: dict[str, Any]) -> str | None:
         """Why a row is no conversation that a model could learn from."""
         try:

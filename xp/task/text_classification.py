@@ -93,9 +93,8 @@ class TextClassification(Trainable, name="text_classification"):
 
     @property
     def label_columns(self) -> tuple[str, ...]:  # type: ignore[override]
-        """The label column, where its values are names of labels: not numbers, and no list of 0 and 1 either."""
-        named = self.problem == "single_label" or (self.problem == "multi_label" and self.labels is None)
-        return ("label",) if named else ()
+        """The label column, where its values are names of labels and not numbers."""
+        return ("label",) if self.problem in ("single_label", "multi_label") else ()
 
     @property
     def _problem(self) -> Problem:

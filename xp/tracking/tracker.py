@@ -137,14 +137,14 @@ class Tracker:
             text = value if isinstance(value, str) else json.dumps(value)
             if len(text) > LONGEST_VALUE:
                 text = f"sha256 {sha256(text.encode()).hexdigest()}, whole in run.yaml"
-            rows.append(Param(name, text))
+            rows.append(Param(name.replace("@", ":"), text))  # MLflow refuses the @ of data@data.sources.a.
         for start in range(0, len(rows), 100):
             self.client.log_batch(self.run_id, params=rows[start : start + 100])
 
     def _send_tags(self, tags: dict[str, str]) -> None:
         from mlflow.entities import RunTag
 
-        self.client.log_batch(self.run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+        self.client.log_batch(self.run_id, tags=[RunTag(name.replace("@", ":"), value) for name, value in tags.items()])
 
     def _send_dataset(self, name: str, source: str, digest: str, profile: dict[str, int], context: str) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag
