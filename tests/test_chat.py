@@ -600,3 +600,13 @@ def test_the_bundled_model_learns_to_document_functions(corpus: Path) -> None:
     result = start(Run.parse(compose.values(settings)))
     assert result["metrics"]["eval/loss"] < result["baseline"]["eval/loss"]
     assert result["metrics"]["eval/token_accuracy"] > 3 * result["baseline"]["eval/token_accuracy"]
+
+
+def test_a_conversation_to_answer_is_read_in_every_shape() -> None:
+    from xp.task.messages import asked
+
+    turn = [{"role": "user", "content": "who?"}]
+    assert asked("who?") == asked([{"from": "human", "value": "who?"}]) == turn
+    with pytest.raises(ValueError, match="ends with the assistant"):
+        asked([*turn, {"from": "gpt", "value": "I."}])
+    assert chat().measured({"messages": turn}) == ("who?",)

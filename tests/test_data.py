@@ -536,3 +536,18 @@ def test_a_question_without_answers_is_at_fault_and_one_with_none_is_not(tmp_pat
     rows = source.load(("question", "context", "answers"), train=False).eval
     task = from_yaml(QuestionAnswering)
     assert [task.fault(row) is None for row in rows] == [True, False, False]
+
+
+def test_an_array_is_told_apart_from_lines(tmp_path: Path) -> None:
+    def read(content: bytes, on_error: str = "error") -> Any:
+        (tmp_path / "a.json").write_bytes(content)
+        return files(eval=str(tmp_path / "a.json"), on_error=on_error).load(("text",), train=False).eval["text"][:]
+
+    assert read(b'[\n{"text": "a"},\n3\n]', "skip")[0] == "a"
+    for content, message in (
+        (b'[\n{"text": "a"},\n{"text": "caf\xe9"}\n]', "line 3 is not UTF-8"),
+        (b'[\n{"text": "a"},\n{"text":', "cannot be read as json: line 3"),
+        (b'[\n{"text": "a"},\n3\n]', "item 2: is no json object"),
+    ):
+        with pytest.raises(UserError, match=message):
+            read(content)

@@ -117,6 +117,14 @@ def test_tables_with_columns_named_and_not() -> None:
     assert errors("two.tsv") == ["text: there is no 'text', only id, review; set data.columns.text=<its name>"] * 2
 
 
+def test_a_line_that_is_not_utf_8_does_not_lose_the_others() -> None:
+    Path("a.txt").write_bytes(b"one\ncaf\xe9\nthree\n")
+    Path("a.csv").write_bytes(b"text\none\ncaf\xe9\n" + b"x" * 200_000 + b"\n")
+    Path("a.jsonl").write_bytes(b'"one"\n"caf\xe9"\n"three"\n')
+    for name in ("a.txt", "a.csv", "a.jsonl"):
+        assert errors(name) == ["", "this line is not UTF-8", ""]
+
+
 def test_json_and_json_lines() -> None:
     Path("a.jsonl").write_text('{"text": "x"}\n"y"\n{"text": 3}\n{broken\n')
     Path("b.json").write_text(json.dumps([{"text": "x", "label": 1}, "y"]))

@@ -35,13 +35,13 @@ def read(paths: Sequence[str], key: str, skip: bool) -> Dataset:
     kept: list[tuple[int, str]] = []
     number = 0
     for path in paths:
-        for at, line, fault in _lines(path):
+        for at, line, fault in _items(path, key) if _array(path) else _lines(path):
             if fault and not skip:
                 raise UserError(
-                    f"{key}={path}: cannot be read as json: line {at}: {fault}; mend it or set data.on_error=skip"
+                    f"{key}={path}: cannot be read as json: {at}: {fault}; mend it or set data.on_error=skip"
                 ) from refused
             if fault:
-                faults[number] = f"line {at}: {fault}"
+                faults[number] = f"{at}: {fault}"
             else:
                 kept.append((number, line))
             number += 1
@@ -120,8 +120,24 @@ def _odd(rows: Dataset) -> bool:
     return rows.column_names in (["text"], ["0"], [0]) and type(rows.features[rows.column_names[0]]).__name__ == "Json"
 
 
-def _lines(path: str) -> Iterator[tuple[int, str, str | None]]:
-    """Number, text and fault of each line, the empty ones at the end left out."""
+def _array(path: str) -> bool:
+    """Whether the file is one json array."""
+    with open(path, "rb") as file:
+        return file.read(1 << 16).removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"["
+
+
+def _items(path: str, key: str) -> Iterator[tuple[str, str, str | None]]:
+    """Place, text and fault of each item of an array."""
+    try:
+        found = json.loads(text(path, key))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{key}={path}: cannot be read as json: line {error.lineno}: {error.msg}") from error
+    for number, item in enumerate(found, 1):
+        yield f"item {number}", json.dumps(item), None if isinstance(item, dict) else "is no json object"
+
+
+def _lines(path: str) -> Iterator[tuple[str, str, str | None]]:
+    """Place, text and fault of each line, the empty ones at the end left out."""
     with open(path, "rb") as file:
         raw = file.read().rstrip().removeprefix(b"\xef\xbb\xbf").split(b"\n")
     for number, line in enumerate(raw, 1):
@@ -135,4 +151,4 @@ def _lines(path: str) -> Iterator[tuple[int, str, str | None]]:
             fault = "is not UTF-8"
         except json.JSONDecodeError as error:
             fault = "is empty" if not decoded else f"{error.msg} at column {error.colno}"
-        yield number, decoded, fault
+        yield f"line {number}", decoded, fault

@@ -136,9 +136,11 @@ def _contents(file: str, task: Task) -> Iterator[tuple[Any, str]]:
         yield file, ""
         return
     try:
-        with open(file, encoding="utf-8-sig", newline="" if ending in (".csv", ".tsv") else None) as lines:
+        newline = "" if ending in (".csv", ".tsv") else None
+        # What is not UTF-8 comes in all the same, marked, so that one line of it does not lose the others.
+        with open(file, encoding="utf-8-sig", errors="surrogateescape", newline=newline) as lines:
             if ending == ".txt":
-                yield from ((line.rstrip("\n"), f"{file}:{at}") for at, line in enumerate(lines, 1))
+                yield from ((_readable(line.rstrip("\n")), f"{file}:{at}") for at, line in enumerate(lines, 1))
             elif ending == ".jsonl":
                 yield from ((_decoded(line), f"{file}:{at}") for at, line in enumerate(lines, 1) if line.strip())
             elif ending == ".json":
@@ -153,7 +155,16 @@ def _contents(file: str, task: Task) -> Iterator[tuple[Any, str]]:
         raise UserError(f"inputs={file}: {error.strerror}") from error
 
 
+def _readable(text: str) -> Any:
+    """The text itself, or what is wrong with it."""
+    if text.isascii() or not any("\udc80" <= letter <= "\udcff" for letter in text):
+        return text
+    return ValueError("this line is not UTF-8")
+
+
 def _decoded(line: str) -> Any:
+    if isinstance(_readable(line), ValueError):
+        return _readable(line)
     try:
         return json.loads(line)
     except json.JSONDecodeError as error:
@@ -164,11 +175,14 @@ def _rows(file: str, lines: Any, delimiter: str) -> Iterator[tuple[Any, str]]:
     """The rows of a table; in a tsv file, quotes stand for themselves."""
     style: dict[str, Any] = {"delimiter": delimiter, "strict": True}
     style["quoting"] = csv.QUOTE_MINIMAL if delimiter == "," else csv.QUOTE_NONE
+    csv.field_size_limit(1 << 30)
     reader = csv.reader(lines, **style)
     header = next(reader, [])
     for cells in reader:
         place = f"{file}:{reader.line_num}"
-        if len(cells) == len(header):
+        if isinstance(_readable("".join(cells)), ValueError):
+            yield _readable("".join(cells)), place
+        elif len(cells) == len(header):
             yield dict(zip(header, cells, strict=True)), place
         elif cells:
             yield ValueError(f"this line has {len(cells)} fields, the header line has {len(header)}"), place

@@ -14,7 +14,7 @@ from xp.findings import Findings, worst
 from xp.task.base import IGNORE, Encoded, Trainable, mapped, settled
 from xp.task.conversation import Conversation, encode_all, stops
 from xp.task.language import laid, predicted, token_losses
-from xp.task.messages import OPTIONAL, SHAPES, Message, conversation, spoken, tools
+from xp.task.messages import OPTIONAL, SHAPES, Message, asked, conversation, spoken, tools
 from xp.task.template import marked, settle
 
 if TYPE_CHECKING:
@@ -89,13 +89,11 @@ class Chat(Trainable, name="chat"):
 
     def entry(self, row: dict[str, Any]) -> Any:
         """The conversation; a text is its first message."""
-        messages = row["messages"]
-        return [{"role": "user", "content": messages}] if isinstance(messages, str) else messages
+        return asked(row["messages"])
 
     def measured(self, row: dict[str, Any]) -> tuple[str, ...]:
         """All that is said in the conversation."""
-        messages = self.entry(row)
-        return ("\n".join(str(each.get("content") or "") for each in messages if isinstance(each, dict)),)
+        return ("\n".join(message["content"] for message in self.entry(row)),)
 
     def fault(self, row: dict[str, Any]) -> str | None:
         """Why a row is no conversation that a model could learn from."""

@@ -68,6 +68,20 @@ def conversation(row: Mapping[str, Any]) -> list[Message]:
     return turns
 
 
+def asked(messages: Any) -> list[Message]:
+    """A conversation that waits for an answer, as OpenAI's messages; a text is its first message.
+
+    Raises:
+        ValueError: it is no conversation, or nobody waits.
+    """
+    if isinstance(messages, str):
+        return [{"role": "user", "content": messages}]
+    turns = [_message(value, f"messages[{at}]") for at, value in enumerate(_listed(messages, "messages"))]
+    if turns[-1]["role"] == "assistant":
+        raise ValueError("messages: it ends with the assistant; the last turn must be the user's")
+    return turns
+
+
 def tools(row: Mapping[str, Any]) -> list[Any] | None:
     """Descriptions of the functions that a row's conversation may call, as JSON schemas; None where it has none.
 
