@@ -199,7 +199,7 @@ def test_what_cannot_be_read_is_refused_with_the_next_step(inputs: Any, name: st
     Path("reviews.txt").write_text("x\n")
     Path("empty.txt").write_text("")
     Path("broken.json").write_text("{")
-    Path("binary.csv").write_bytes(b"text\n\xff\xfe\x00")
+    Path("binary.csv").write_bytes(b"te\xff\xfe\x00\nlovely\n")
     Path("folder").mkdir()
     Path("a.png").write_bytes(b"")
     with pytest.raises(UserError) as caught:

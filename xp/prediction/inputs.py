@@ -149,7 +149,7 @@ def _contents(file: str, task: Task) -> Iterator[tuple[Any, str]]:
                 yield from ((value, f"{file}[{at}]") for at, value in enumerate(values))
             else:
                 yield from _rows(file, lines, "\t" if ending == ".tsv" else ",")
-    except (UnicodeDecodeError, json.JSONDecodeError, csv.Error) as error:
+    except (json.JSONDecodeError, csv.Error) as error:
         raise UserError(f"inputs={file}: cannot be read as {ending[1:]}: {error}") from error
     except OSError as error:
         raise UserError(f"inputs={file}: {error.strerror}") from error
@@ -163,8 +163,8 @@ def _readable(text: str) -> Any:
 
 
 def _decoded(line: str) -> Any:
-    if isinstance(_readable(line), ValueError):
-        return _readable(line)
+    if isinstance(fault := _readable(line), ValueError):
+        return fault
     try:
         return json.loads(line)
     except json.JSONDecodeError as error:
@@ -178,10 +178,12 @@ def _rows(file: str, lines: Any, delimiter: str) -> Iterator[tuple[Any, str]]:
     csv.field_size_limit(1 << 30)
     reader = csv.reader(lines, **style)
     header = next(reader, [])
+    if isinstance(fault := _readable("".join(header)), ValueError):
+        raise UserError(f"inputs={file}: cannot be read as {Path(file).suffix[1:]}: {fault}; save the file as UTF-8")
     for cells in reader:
         place = f"{file}:{reader.line_num}"
-        if isinstance(_readable("".join(cells)), ValueError):
-            yield _readable("".join(cells)), place
+        if isinstance(fault := _readable("".join(cells)), ValueError):
+            yield fault, place
         elif len(cells) == len(header):
             yield dict(zip(header, cells, strict=True)), place
         elif cells:
