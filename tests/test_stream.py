@@ -88,8 +88,35 @@ def test_what_a_stream_cannot_do_is_one_line(compose: Callable[..., Any], run: R
     ):
         with pytest.raises(UserError, match=message):
             compose("data.streaming=true", *overrides)
-    with pytest.raises(UserError, match="the labels are not known before all rows are read"):
-        run("data.streaming=true", "task=text_classification")
+
+
+UNNAMED = "data.streaming=true: the labels of a stream cannot be counted, and neither .* give task.labels="
+
+
+@pytest.mark.parametrize("command", ["train", "show"])
+@pytest.mark.parametrize("model", ["scratch_bert", "bundled"])
+def test_labels_of_a_stream_that_nobody_names_are_asked_for(model: str, command: str, run: Ran, corpus: Path) -> None:
+    for overrides in (["task=text_classification"], ["task=multi_label_classification", "data.train=lists.jsonl"]):
+        lists = [row | {"label": [row["label"]]} for row in rows(60)]
+        write_rows(corpus / "lists.jsonl", lists)
+        evaluated = "data.eval=lists.jsonl" if len(overrides) > 1 else "data.eval=eval.jsonl"
+        given = [*overrides, evaluated, f"model={model}", f"command={command}", "data.on_error=skip"]
+        with pytest.raises(UserError, match=UNNAMED):
+            run("data.streaming=true", *given)
+
+
+@pytest.mark.parametrize("streaming", ["true", "false"])
+def test_numbers_are_labels_as_they_are_typed(streaming: str, run: Ran, corpus: Path) -> None:
+    numbered = [row | {"label": ["fruit", "animal", "tool"].index(row["label"])} for row in rows(60)]
+    write_rows(corpus / "numbers.jsonl", numbered)
+    files = ["data.train=numbers.jsonl", "data.eval=numbers.jsonl", f"data.streaming={streaming}"]
+    result = run(*files, "task=text_classification", "task.labels=[2,0,1]")
+    config = json.loads(Path(result["model"], "config.json").read_text())
+    assert config["id2label"] == {"0": "2", "1": "0", "2": "1"}
+    with pytest.raises(UserError, match="row 2: label: '[12]' is not among the labels"):
+        run(*files, "task=text_classification", "task.labels=[0,3]")
+    with pytest.raises(UserError, match="task.labels.1=true: it must be a string"):
+        run(*files, "task=text_classification", "task.labels=[0,true]")
 
 
 def test_labels_of_a_stream_are_the_models(run: Ran, corpus: Path) -> None:

@@ -12,7 +12,7 @@ from xp.data.columns import ROW
 from xp.error import UserError
 from xp.features import Preparation
 from xp.hardware import choose_device, choose_precision, environment
-from xp.model import Wish
+from xp.model import Wish, nameless
 from xp.report import Report
 from xp.run import Run, flattened
 from xp.task import Encoded, Trainable
@@ -107,16 +107,31 @@ def wish(
     )
 
 
-def sample(run: Run, preparation: Preparation, labels: list[str], splits: Splits) -> Dataset:
+def label_names(run: Run, task: Trainable, splits: Splits) -> list[str]:
+    """Names of the classes that the train rows have; of a stream, none where the model is to name them.
+
+    Raises:
+        UserError: nobody names those of a stream.
+    """
+    assert splits.train is not None
+    labels = task.label_names(splits.train)
+    if not run.data.streaming or labels or "id2label" not in task.config([]):
+        return labels
+    if run.model.name == "scratch" or nameless(run.model.describe(wish(run, task, "auto", [], None)).labels):
+        column = (*task.label_columns, "label")[0]
+        setting = "give task.labels=[<all of them>]" if hasattr(task, "labels") else "use data whose labels have names"
+        raise UserError(
+            f"data.streaming=true: the labels of a stream cannot be counted, and neither data.columns.{column} nor "
+            f"the model states them; {setting}"
+        )
+    return labels
+
+
+def sample(run: Run, preparation: Preparation, splits: Splits) -> Dataset:
     """The train rows, of a stream the first ten thousand: all that the model needs to see before the training."""
     assert splits.train is not None
     if not run.data.streaming:
         return splits.train
-    if preparation.task.label_columns and not labels and run.model.name == "scratch":
-        raise UserError(
-            "data.streaming=true: the labels are not known before all rows are read; "
-            "give task.labels=[...], use data with a ClassLabel column, or start from a model that has them"
-        )
     from datasets import concatenate_datasets
 
     blocks = list(islice(run.data.blocks([name for name in splits.train.column_names if name != ROW], {}), 10))

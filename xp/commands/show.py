@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from xp import show as showing
-from xp.commands.opening import read, sample, wish
+from xp.commands.opening import label_names, read, sample, wish
 from xp.data.columns import ROW
 from xp.model import positions
 from xp.report import Report
@@ -17,9 +17,10 @@ def show(run: Run, report: Report) -> None:
     """Print rows as the model would see them, and how long they are; nothing is trained, tracked or written."""
     task, splits, preparation = read(run, report, True)
     assert splits.train is not None
-    train = sample(run, preparation, task.label_names(splits.train), splits)
+    labels = label_names(run, task, splits)
+    train = sample(run, preparation, splits)
     report.say(f"{run.choices['model']} on {splits.source}")
-    described = run.model.describe(wish(run, task, "auto", task.label_names(splits.train), train))
+    described = run.model.describe(wish(run, task, "auto", labels, train))
     for line in task.equip(described.processor, None, adapted=run.peft.name != "none"):
         report.say(line)
     shown = {

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from xp import world
 from xp.commands.closing import save_model, scores, show_findings
-from xp.commands.opening import choose_machine, describe_data, describe_stream, encode_both, load, read, sample
+from xp.commands.opening import (
+    choose_machine,
+    describe_data,
+    describe_stream,
+    encode_both,
+    label_names,
+    load,
+    read,
+    sample,
+)
 from xp.hardware import autocast
 from xp.model import head
 from xp.report import Report
@@ -39,11 +48,11 @@ def train(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str,
     device, precision = choose_machine(run, tracker, report)
     task, splits, preparation = read(run, report, True, tracker)
     assert splits.train is not None
-    labels = task.label_names(splits.train)
+    labels = label_names(run, task, splits)
     splits = preparation.with_known_labels(splits, labels)
     describe_data(run, splits, tracker, report)
 
-    loaded = load(run, task, precision, labels, sample(run, preparation, labels, splits), report)
+    loaded = load(run, task, precision, labels, sample(run, preparation, splits), report)
     check_fit(task, loaded)
     encoded, held_out = encode_both(run, preparation, splits, loaded, tracker, report)
     loaded.network = _with_adapter(run, loaded, folder).to(device)

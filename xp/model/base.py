@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -131,6 +131,11 @@ class Model(Component):
 def head(network: PreTrainedModel) -> list[str]:
     """Names of the weights outside of the base model: those of the head for a task."""
     return [name for name, _ in network.named_parameters() if not name.startswith(f"{network.base_model_prefix}.")]
+
+
+def nameless(labels: Sequence[str]) -> bool:
+    """Whether a model's labels are but what transformers puts where a config has none: LABEL_0, LABEL_1."""
+    return all(label.startswith("LABEL_") for label in labels)
 
 
 def positions(config: PretrainedConfig) -> int | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xp.error import UserError, nearest
-from xp.model.base import Described, Loaded, Model, Wish, loading
+from xp.model.base import Described, Loaded, Model, Wish, loading, nameless
 from xp.model.processor import load_processor
 from xp.model.tokenizer import settle_pad
 
@@ -137,7 +137,7 @@ class Pretrained(Model, name="pretrained"):
         mismatched = {name if isinstance(name, str) else name[0] for name in report["mismatched_keys"]}
         missing = set(report["missing_keys"]) | mismatched
         new = sorted(name for name in missing if not set(wish.spare) & set(name.split(".")))
-        if wish.train and labels and not new and labels != own and not all(name.startswith("LABEL_") for name in own):
+        if wish.train and labels and not new and labels != own and not nameless(own):
             # As many labels as before, but others: what the head knows of the old ones misleads.
             new = _renewed_head(network)
         if new and not wish.train and path == described_by:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BeforeValidator
 
 from xp import metric
 from xp.error import UserError, nearest
@@ -14,6 +16,16 @@ if TYPE_CHECKING:
     import numpy as np
     from datasets import Dataset
     from torch import Tensor
+
+
+def _texts(labels: Any) -> Any:
+    """Whole numbers as texts, which is what a column of numbers has for names."""
+    whole = isinstance(labels, list)
+    return [str(name) if type(name) is int else name for name in labels] if whole else labels
+
+
+LabelNames = Annotated[list[str], BeforeValidator(_texts)]
+"""Names of labels as a person gives them: ``[no, yes]`` or ``[0, 1]``."""
 
 
 def class_names(rows: Dataset, task: str) -> list[str]:

@@ -38,6 +38,8 @@ class ManyLabels:
         names = _inner_names(rows)
         if names is not None:
             return names
+        if not len(rows):  # A stream, of which nothing is read yet.
+            return []
         values = {value for row in rows["label"] for value in row}
         lengths = {len(row) for row in rows["label"]}
         if values <= {0, 1} and len(lengths) == 1 and max(lengths) > 1:

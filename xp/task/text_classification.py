@@ -10,6 +10,7 @@ from pydantic import PositiveInt, model_validator
 from xp import metric
 from xp.error import UserError
 from xp.task.base import Encoded, Trainable, mapped, padded, settled, text_fault
+from xp.task.classification import LabelNames
 from xp.task.encoding import check_pair, encode_texts, settle_pair
 from xp.task.many_labels import ManyLabels
 from xp.task.number import Number
@@ -42,7 +43,7 @@ class TextClassification(Trainable, name="text_classification"):
     problem: Literal["auto", "single_label", "multi_label", "regression"]
     """What the label column asks for. auto: lists are several labels, numbers with a fraction part regression."""
 
-    labels: list[str] | None
+    labels: LabelNames | None
     """Names of the labels in the order of their ids; null takes those of the training rows."""
 
     max_length: PositiveInt

@@ -13,7 +13,7 @@ from xp import metric
 from xp.error import UserError, nearest
 from xp.findings import Findings, confusion, per_class, worst
 from xp.task.base import IGNORE, Encoded, Trainable, mapped, objects, padded, settled
-from xp.task.classification import class_config
+from xp.task.classification import LabelNames, class_config
 from xp.task.encoding import encode_words, frame, word_windows
 from xp.task.prediction import TokenPrediction
 
@@ -41,7 +41,7 @@ class TokenClassification(Trainable, name="token_classification"):
     takes: ClassVar[str] = "a text"
     gives: ClassVar[str] = "its words or phrases with their tags"
 
-    labels: list[str] | None
+    labels: LabelNames | None
     """Names of the tags in the order of their ids; null takes those of the training rows."""
 
     label_tokens: Literal["first", "all"]
