@@ -26,7 +26,7 @@ KINDS: dict[str, type[Component]] = {
 }
 YAMLS = sorted(path.relative_to(ROOT / "conf").with_suffix("").as_posix() for path in (ROOT / "conf").glob("*/*.yaml"))
 NEEDED = {
-    "model/pretrained": ["model.path=x"],
+    "model/pretrained": ["model.path=x/pretrained"],  # Runs are named after the path.
     "tracking/server": ["tracking.uri=http://x"],
     "data/hub": ["data.path=x"],
     "data/saved": ["data.path=x"],
@@ -51,6 +51,52 @@ def test_every_yaml_composes_into_a_run(name: str) -> None:
     # Every task can predict, but not every one can train.
     needed = ["command=predict", "inputs=x"] if group == "task" else NEEDED.get(name, [])
     assert parse(f"{group}={choice}", *needed).choices[group] == choice
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("org/distil.bert-base_v2", "distil.bert-base_v2"),
+        ("gpt2", "gpt2"),
+        ("org/model", "org"),
+        ("out/bert/checkpoint-500", "bert-checkpoint-500"),
+        ("cache/models--org--tiny/snapshots/" + "0a" * 20, "tiny"),
+        ("my--own/final/", "my--own"),
+        ("mlflow:0123456789abcdef", "mlflow-01234567"),
+        ("a b/../c: d*e", "c-d-e"),
+        ("-x", "x"),
+        ("o" * 300, "o" * 40),
+        ("bundled", "bundled"),
+        ("..", "minilm"),
+        ("sentence-transformers/all-MiniLM-L6-v2", "minilm"),
+    ],
+)
+def test_a_model_is_called_after_a_path_that_its_yaml_does_not_state(path: str, name: str) -> None:
+    assert parse("model=minilm").choices["model"] == "minilm"
+    place = Path("/") if path == ".." else Path.cwd()
+    os.chdir(place)
+    assert compose.values(["model=minilm", f"model.path='{path}'"])["choices"]["model"] == name
+
+
+def test_a_model_of_a_run_is_called_after_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But not after all that this run went on from."""
+    model = Path("runs/tiny-facade-97a977/model")
+    model.mkdir(parents=True)
+    other = Path("tiny-facade-97a977/model")
+    other.mkdir(parents=True)
+    (model.parent / "run.yaml").write_text("{}")
+    assert parse(f"model.path={model}").choices["model"] == "tiny-97a977"
+    assert parse(f"model.path={other}").choices["model"] == "tiny-facade-97a977"
+    monkeypatch.chdir(model)
+    assert parse("model.path=.").choices["model"] == "tiny-97a977"
+
+
+def test_a_yaml_based_on_another_keeps_its_own_name() -> None:
+    Path("conf/model").mkdir(parents=True)
+    Path("conf/model/mine.yaml").write_text("defaults:\n  - minilm\n  - _self_\ndtype: float32\n")
+    compose.initialize(None)
+    assert parse("model=mine").choices["model"] == "mine"
+    assert parse("model=mine", "model.path=org/yours").choices["model"] == "yours"
 
 
 def test_the_root_states_exactly_the_runs_fields() -> None:

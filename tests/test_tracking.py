@@ -114,6 +114,17 @@ def test_a_run_is_all_there(store: str, run: Ran, request: pytest.FixtureRequest
         assert not (corpus / "mlruns").exists()
 
 
+def test_a_run_is_called_after_the_model_that_it_goes_on_from(run: Ran, corpus: Path) -> None:
+    """In its folder's name, in MLflow and in what is told; never after the yaml whose path was replaced."""
+    first = run("task=text_classification")
+    again = run("task=text_classification", "model=bundled", f"model.path={first['model']}")
+    assert again["run"].startswith(f"{first['run']}-")
+    _, tracked = read_back(f"sqlite:///{corpus}/runs/mlflow.db", again["run_id"])
+    assert tracked.info.run_name == again["run"]
+    assert (tracked.data.tags["xp.model"], tracked.data.params["choices.model"]) == (first["run"], first["run"])
+    assert tracked.data.params["model.path"] == first["model"]
+
+
 @pytest.mark.parametrize("store", ["embedded", "server"])
 def test_a_table_is_shown_as_one_and_replaced_by_its_next(
     store: str, compose: Callable[..., Any], request: pytest.FixtureRequest, corpus: Path

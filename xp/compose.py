@@ -74,6 +74,8 @@ def initialize(config_dir: str | None) -> None:
 def values(overrides: list[str], config_dir: str | None = None) -> dict[str, Any]:
     """All settings as plain values, and under ``choices`` which yaml was chosen of each group.
 
+    A model whose path is not the one that its yaml states is called after the path.
+
     Args:
         overrides: as on the command line, without sweeps.
         config_dir: one more folder of configs.
@@ -89,6 +91,10 @@ def values(overrides: list[str], config_dir: str | None = None) -> dict[str, Any
         own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
         plain = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
     assert isinstance(plain, dict)
+    model = plain.get("model")
+    path = model.get("path") if isinstance(model, dict) else None
+    if isinstance(path, str) and path != naming.stated_path(choices["model"], _folders(config_dir)):
+        choices["model"] = naming.model_name(path) or choices["model"]
     if plain["imports"] and not any(each.startswith("imports=") for each in overrides):
         raise UserError("imports: a config file cannot have code run; give imports=[...] on the command line")
     return {str(key): value for key, value in plain.items()} | {"choices": choices}
@@ -145,8 +151,12 @@ def _spelled(override: str) -> str:
 
 def tasks(config_dir: str | None) -> list[dict[str, str]]:
     """The rows of ``command=tasks``: what is in ``task/`` of every folder of configs."""
-    own = [Path(config_dir)] if config_dir else []
-    return naming.tasks([conf_folder(), Path("conf"), *own])
+    return naming.tasks(_folders(config_dir))
+
+
+def _folders(config_dir: str | None) -> list[Path]:
+    """The folders of configs, in the order that Hydra looks through them."""
+    return [conf_folder(), Path("conf"), *([Path(config_dir)] if config_dir else [])]
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -43,6 +44,49 @@ def literal(value: str) -> str:
         return value
     value = re.sub(r"(\\*)'", lambda found: found[1] * 2 + r"\'", value)
     return "'" + re.sub(r"(\\+)$", lambda found: found[1] * 2, value) + "'"
+
+
+GENERIC = ("model", "models", "base", "adapter", "checkpoint", "final", "best", "last", "snapshots", "output", "out")
+"""Names of folders that do not say which model is in them; the folder around them does."""
+
+LONGEST = 40
+"""Letters of a model's name at most: it begins the names of folders."""
+
+
+def model_name(path: str) -> str:
+    """A short name, safe for a folder, of the model at a path: the last part of it that says which one it is.
+
+    ``runs/<run>/model`` is called ``<run>``, but for the digits of runs that this one went on from; a repository
+    of the hub by its own name, ``mlflow:<run id>`` by the id's first digits. Empty where nothing can be made of it.
+    """
+    if path.startswith("mlflow:"):
+        return f"mlflow-{_safe(path.removeprefix('mlflow:'))[:8]}"
+    folder = Path(path).expanduser()
+    parts = list((folder.resolve() if os.path.isdir(folder) else folder).parts)
+    while len(parts) > 1 and (parts[-1].lower() in GENERIC or re.fullmatch(r"[0-9a-f]{40}", parts[-1])):
+        parts.pop()  # Forty digits are a commit in the cache of the hub.
+    name = parts[-1] if parts else ""
+    if re.fullmatch(r"checkpoint-\d+", name) and len(parts) > 1:
+        name = f"{parts[-2][: LONGEST - len(name) - 1]}-{name}"
+    if os.path.isfile(Path(*parts, "run.yaml")):
+        name = re.sub(r"-[0-9a-f]{6}(?=-)", "", name)
+    return _safe(name.rpartition("--")[2] if name.startswith("models--") else name)
+
+
+def _safe(name: str) -> str:
+    return re.sub(r"[^\w.-]+", "-", name).strip("-.")[:LONGEST].rstrip("-.")
+
+
+def stated_path(choice: str, folders: Iterable[Path]) -> str | None:
+    """The path that a yaml of ``model/`` states, or one of its group that it is based on; None where there is none."""
+    import yaml
+
+    known = [*folders]
+    file = next((each for folder in known if (each := folder / "model" / f"{choice}.yaml").is_file()), None)
+    settings = (yaml.safe_load(file.read_text()) or {}) if file is not None else {}
+    bases = [each for each in settings.get("defaults", []) if isinstance(each, str) and each != "_self_"]
+    stated = [settings.get("path"), *(stated_path(base, known) for base in bases)]
+    return next((path for path in stated if path is not None), None)
 
 
 def tasks(folders: Iterable[Path]) -> list[dict[str, str]]:

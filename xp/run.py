@@ -67,7 +67,8 @@ class Run(Settings):
     tracking: Tracking
 
     choices: dict[str, str]
-    """Which yaml was chosen of each group, for tags and names; made by the composition."""
+    """Which yaml was chosen of each group, for tags and names; made by the composition. A model with a path of its own
+    is called after that."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Run:
