@@ -230,34 +230,6 @@ def _explained(error: Exception, overrides: list[str]) -> str:
 
 def _no_such_key(key: str, overrides: list[str]) -> str:
     parent, _, last = key.rpartition(".")
-    known = _known_keys(overrides)
+    known = naming.known_keys(overrides, conf_folder())
     beside = [each.rpartition(".")[2] for each in known if each.rpartition(".")[0] == parent]
     return f"{key}: there is no such key.{nearest(last, beside) if parent in known else nearest(key, known)}"
-
-
-def _known_keys(overrides: list[str]) -> list[str]:
-    """The keys of the groups as chosen; read from their yamls, which is quicker than to compose once more."""
-    root = yaml.safe_load((conf_folder() / "config.yaml").read_text())
-    chosen = {group: choice for each in root["defaults"] if isinstance(each, dict) for group, choice in each.items()}
-    chosen |= dict(each.split("=") for each in overrides if re.fullmatch(r"[a-z_]+=\w+", each))
-    own = {key: value for key, value in root.items() if key not in ("defaults", "hydra")}
-    keys = _paths(own, "")
-    for group, choice in chosen.items():
-        if group != "experiment" and (conf_folder() / group / f"{choice}.yaml").is_file():
-            keys += [group, *_keys_of(group, str(choice))]
-    return keys
-
-
-def _keys_of(group: str, choice: str) -> list[str]:
-    """The keys of a yaml and of those of its group that it is based on."""
-    settings = yaml.safe_load((conf_folder() / group / f"{choice}.yaml").read_text())
-    bases = [each for each in settings.get("defaults", []) if isinstance(each, str) and each != "_self_"]
-    return [*(key for base in bases for key in _keys_of(group, base)), *_paths(settings, f"{group}.")]
-
-
-def _paths(settings: dict[str, Any], prefix: str) -> list[str]:
-    found = []
-    for key, value in settings.items():
-        if key != "defaults":
-            found += [f"{prefix}{key}", *(_paths(value, f"{prefix}{key}.") if isinstance(value, dict) else [])]
-    return found

@@ -1,4 +1,4 @@
-"""Naming: task names as transformers spells them, the table of tasks, and ``inputs`` as a person types it."""
+"""Naming: tasks as transformers spells them, models by their paths, ``inputs`` as a person types it, keys there are."""
 
 from __future__ import annotations
 
@@ -116,3 +116,35 @@ def tasks(folders: Iterable[Path]) -> list[dict[str, str]]:
                 "gives": kind.gives,
             }
     return [rows[name] for name in sorted(rows)]
+
+
+def known_keys(overrides: list[str], folder: Path) -> list[str]:
+    """The keys of the groups as chosen, read from the yamls in ``folder``: quicker than to compose once more."""
+    import yaml
+
+    root = yaml.safe_load((folder / "config.yaml").read_text())
+    chosen = {group: choice for each in root["defaults"] if isinstance(each, dict) for group, choice in each.items()}
+    chosen |= dict(each.split("=") for each in overrides if re.fullmatch(r"[a-z_]+=\w+", each))
+    own = {key: value for key, value in root.items() if key not in ("defaults", "hydra")}
+    keys = _paths(own, "")
+    for group, choice in chosen.items():
+        if group != "experiment" and (folder / group / f"{choice}.yaml").is_file():
+            keys += [group, *_keys_of(group, str(choice), folder)]
+    return keys
+
+
+def _keys_of(group: str, choice: str, folder: Path) -> list[str]:
+    """The keys of a yaml and of those of its group that it is based on."""
+    import yaml
+
+    settings = yaml.safe_load((folder / group / f"{choice}.yaml").read_text())
+    bases = [each for each in settings.get("defaults", []) if isinstance(each, str) and each != "_self_"]
+    return [*(key for base in bases for key in _keys_of(group, base, folder)), *_paths(settings, f"{group}.")]
+
+
+def _paths(settings: dict[str, Any], prefix: str) -> list[str]:
+    found = []
+    for key, value in settings.items():
+        if key != "defaults":
+            found += [f"{prefix}{key}", *(_paths(value, f"{prefix}{key}.") if isinstance(value, dict) else [])]
+    return found
