@@ -16,6 +16,7 @@ from datasets import Dataset
 
 from xp.error import UserError
 from xp.evaluation import evaluate
+from xp.launch import start
 from xp.model.tokenizer import train_tokenizer
 from xp.task import Chat
 from xp.task.base import IGNORE
@@ -168,8 +169,9 @@ def test_a_template_whose_turns_cannot_be_told_apart_is_a_fault() -> None:
     processor.chat_template = "{{ messages | length }}{% for m in messages %}{{ m.content | upper }}{% endfor %}"
     made = encode_all([(TURNS, None)], processor, train_end=True)[0]
     assert "turn 2 otherwise once the conversation goes on" in made.fault
-    with pytest.raises(UserError, match=r"data: row 0, which ends with 'A tool: it cuts wood.': the template renders"):
-        chat().encode(rows(TURNS), processor, [])
+    encoded = chat().encode(rows(TURNS), processor, [])
+    assert encoded.faults == [(0, made.fault)]
+    assert len(encoded.rows) == 0
 
 
 def test_a_prompt_that_answers_do_not_go_on_from_is_told() -> None:
@@ -210,8 +212,8 @@ def test_answers_without_an_end_token_are_refused() -> None:
 def test_a_begin_token_written_twice_is_refused() -> None:
     processor = tokenizer()
     processor.chat_template = "{{ bos_token }}" + processor.chat_template
-    with pytest.raises(UserError, match=r"row 0.*begins with <\|begin\|> twice"):
-        chat().encode(rows(TURNS), processor, [])
+    ((at, reason),) = chat().encode(rows(TURNS), processor, []).faults
+    assert (at, reason[:26]) == (0, "begins with <|begin|> twic")
 
 
 def test_a_begin_token_is_written_once_and_its_absence_told() -> None:
@@ -253,14 +255,74 @@ def test_marks_and_prompt_that_disagree_are_told() -> None:
     assert "do not agree" in warning
 
 
-def test_what_a_template_refuses_is_one_line_with_the_row() -> None:
+REFUSED = "the template says: after an optional system message, user and assistant must take turns"
+
+
+def test_what_a_template_refuses_is_left_out_and_told() -> None:
     bad = [*TURNS[:1], *TURNS]
-    with pytest.raises(UserError) as caught:
-        chat().encode(rows(TURNS, bad, bad), tokenizer("gemma"), [])
-    assert str(caught.value) == (
-        "data: row 1, which ends with 'A tool: it cuts wood.' (and 1 more like it): the template says: "
-        "after an optional system message, user and assistant must take turns"
-    )
+    encoded = chat().encode(rows(bad, TURNS, bad, TURNS), tokenizer("gemma"), [])
+    assert encoded.faults == [(0, REFUSED), (2, REFUSED)]
+    alone = chat().encode(rows(TURNS, TURNS), tokenizer("gemma"), [])
+    assert encoded.rows.to_list() == alone.rows.to_list()
+    assert (encoded.notes, encoded.warnings) == (alone.notes, alone.warnings)
+
+
+@pytest.mark.parametrize("streaming", ["false", "true"])
+@pytest.mark.parametrize("cache", ["false", "true"])
+def test_rows_that_a_template_refuses_end_the_run_or_are_skipped(
+    cache: str, streaming: str, run: Any, corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Twice: what is remembered of the first time is told the second time, too."""
+    bad = {"messages": [*TURNS[:1], *TURNS]}
+    write_rows(corpus / "train.jsonl", [bad if at in (4, 7) else {"messages": TURNS} for at in range(30)])
+    write_rows(corpus / "eval.jsonl", [{"messages": TURNS}] * 3)
+    write_rows(corpus / "odd.jsonl", [{"messages": TURNS}, bad, {"messages": TURNS}])
+    given = ["task=chat", "task.template=gemma", "task.add_tokens=true", f"data.streaming={streaming}",
+             f"cache={cache}", "training.max_steps=3"]  # fmt: skip
+    refused = f"data.train=train.jsonl, row 5: {REFUSED}; mend the row or set data.on_error=skip"
+    for _ in range(2):
+        with pytest.raises(UserError) as caught:
+            run(*given)
+        assert str(caught.value) == refused + " (1 more rows are at fault)" * (streaming == "false")
+        points = run(*given, "data.on_error=skip", "data.eval=odd.jsonl")["points"]
+        for side, number in (("eval", 1.0), ("train", 2.0)):
+            assert [point[name] for point in points if (name := f"data/{side}_skipped") in point] == [number]
+        told = f"eval: 1 of 3 rows skipped, the first: data.eval=odd.jsonl, row 2: {REFUSED}"
+        assert told in capsys.readouterr().out.splitlines()
+
+
+def test_what_a_template_refuses_is_shown(
+    compose: Any, run: Any, corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = {"messages": [*TURNS[:1], *TURNS]}
+    write_rows(corpus / "train.jsonl", [{"messages": TURNS}, bad])
+    write_rows(corpus / "eval.jsonl", [{"messages": TURNS}])
+    given = ["task=chat", "task.template=gemma", "task.add_tokens=true", "command=show"]
+    for streaming in ("data.streaming=true", "data.streaming=false"):
+        with pytest.raises(UserError, match=f"data.train=train.jsonl, row 2: {REFUSED}; mend the row"):
+            start(compose(*given, streaming))
+        start(compose(*given, streaming, "data.on_error=skip"))
+        assert f"left out: {REFUSED}" in " ".join(capsys.readouterr().out.split())
+    write_rows(corpus / "train.jsonl", [bad, bad])
+    with pytest.raises(UserError, match="row 1: the template says: .*; and so are all 2 train rows at fault"):
+        run(*given[:-1], "data.on_error=skip")
+
+
+def test_many_conversations_are_encoded_as_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On two cores, neither of which knows what the other has seen."""
+    from xp.task import mapping
+
+    bad = [*TURNS[:1], *TURNS]
+    odd = [{"role": "user", "content": "Say <|end|>"}, {"role": "assistant", "content": "No."}]
+    made = rows(*[bad if at == 25 else odd if at > 27 else TURNS for at in range(30)])
+    processor = tokenizer("gemma")
+    few = chat().encode(made, processor, [])
+    monkeypatch.setattr(mapping, "PAYS", 10)
+    monkeypatch.setattr(mapping, "cores", lambda: 2)
+    many = chat().encode(made, processor, [])
+    assert many.rows.to_list() == few.rows.to_list()
+    assert (many.notes, many.warnings, many.faults) == (few.notes, few.warnings, few.faults)
+    assert few.faults == [(25, REFUSED)]
 
 
 # Tools
@@ -284,8 +346,8 @@ def test_tool_calls_are_trained_and_tool_answers_are_not() -> None:
 
 def test_tools_without_a_place_are_refused_or_told() -> None:
     row = {"messages": TURNS, "tools": json.dumps(TOOLS)}
-    with pytest.raises(UserError, match="no place for tools"):
-        chat().encode(Dataset.from_list([row]), tokenizer("gemma"), [])
+    ((_, reason),) = chat().encode(Dataset.from_list([row]), tokenizer("gemma"), []).faults
+    assert "no place for tools" in reason
     processor = tokenizer()
     processor.chat_template = processor.chat_template.replace("tools or ", "")
     (warning,) = chat().encode(Dataset.from_list([row]), processor, []).warnings

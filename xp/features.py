@@ -79,30 +79,48 @@ class Preparation:
             rows = _rows(splits, side)
             assert rows is not None
             if bad:
-                first = f"{splits.key(side)}{described(splits, side, rows, bad[0])}"
-                if self.on_error == "error":
-                    more = f" ({len(bad) - 1:,} more rows are at fault)" if len(bad) > 1 else ""
-                    raise UserError(f"{first}; mend the row or set data.on_error=skip{more}")
-                if len(bad) == len(rows):
-                    raise UserError(f"{first}; and so are all {len(rows)} {side} rows at fault")
-                self.say(f"{side}: {len(bad):,} of {len(rows):,} rows skipped, the first: {first}")
+                self.tell(splits, side, rows, bad)
                 notes[f"{side}_skipped"] = notes.get(f"{side}_skipped", 0) + len(bad)
                 rows = rows.select(sorted({*range(len(rows))} - {fault.at for fault in bad}))
             kept[side] = rows.remove_columns(FAULT) if FAULT in rows.column_names else rows
         return replace(splits, notes=notes, **kept)
 
+    def tell(self, splits: Splits, side: Side, rows: Dataset, bad: Sequence[Fault]) -> None:
+        """Say how many rows are left out, and why the first of them is.
+
+        Raises:
+            UserError: a row cannot be used, if that is an error, or none can.
+        """
+        first = f"{splits.key(side)}{described(splits, side, rows, bad[0])}"
+        if self.on_error == "error":
+            more = f" ({len(bad) - 1:,} more rows are at fault)" if len(bad) > 1 else ""
+            raise UserError(f"{first}; mend the row or set data.on_error=skip{more}")
+        if len(bad) == len(rows):
+            raise UserError(f"{first}; and so are all {len(rows)} {side} rows at fault")
+        self.say(f"{side}: {len(bad):,} of {len(rows):,} rows skipped, the first: {first}")
+
     def encoded(self, side: Side, splits: Splits, processor: Any, labels: Sequence[str]) -> tuple[Encoded, str]:
         """A split as features, and where they are from: ``hit`` (the cache), ``made``, ``mended`` or ``off``.
 
         Raises:
-            UserError: what `Trainable.encode` refuses, or no rows are left.
+            UserError: what `Trainable.encode` refuses, a row at fault if that is an error, or no rows are left.
         """
         rows = _rows(splits, side)
         assert rows is not None
-        rows = rows.remove_columns(ROW)
+        encoded, how = self._remembered(side, splits, rows, processor, labels)
+        if encoded.faults:
+            self.tell(splits, side, rows, [Fault(*each) for each in encoded.faults])
+            skipped = splits.notes.get(f"{side}_skipped", 0) + len(encoded.faults)
+            encoded = replace(encoded, notes=encoded.notes | {"skipped": skipped})
+        return encoded, how
+
+    def _remembered(
+        self, side: Side, splits: Splits, numbered: Dataset, processor: Any, labels: Sequence[str]
+    ) -> tuple[Encoded, str]:
+        rows = numbered.remove_columns(ROW)
         started = time.perf_counter()
         if self.folder is None:
-            made = self._encode(side, rows, processor, labels)
+            made = self._encode(side, splits, numbered, processor, labels)
             self.say(f"encoded {side}: {len(rows):,} rows in {time.perf_counter() - started:.1f} s, cache off")
             return made, "off"
         key = digest(
@@ -111,7 +129,7 @@ class Preparation:
 
         def make(part: Path) -> None:
             with workplace(part / "work"):
-                encoded = self._encode(side, rows, processor, labels)
+                encoded = self._encode(side, splits, numbered, processor, labels)
                 encoded.rows.save_to_disk(str(part / "rows"))
             rest = {each.name: getattr(encoded, each.name) for each in fields(encoded) if each.name != "rows"}
             (part / "encoded.json").write_text(json.dumps(rest))
@@ -129,17 +147,29 @@ class Preparation:
         self.say(f"encoded {side}: {words.get(how, f'the cache was damaged; made anew from {seconds}')}")
         return Encoded(rows=load_from_disk(str(path / "rows")), **json.loads((path / "encoded.json").read_text())), how
 
+    def _encode(self, side: Side, splits: Splits, rows: Dataset, processor: Any, labels: Sequence[str]) -> Encoded:
+        encoded = self.task.encode(rows.remove_columns(ROW), processor, labels)
+        if not len(encoded.rows):
+            if encoded.faults:
+                self.tell(splits, side, rows, [Fault(*each) for each in encoded.faults])
+            raise UserError(f"task.overlong=drop: it leaves no {side} rows; raise task.max_length")
+        return encoded
+
     def usable(self, splits: Splits, rows: Dataset, labels: Sequence[str] = ()) -> Dataset:
-        """Those of a stream's rows that the task can use, with its columns alone.
+        """Those of a stream's rows that the task can use, with its columns and ``_row``.
 
         Raises:
             UserError: one that it cannot use, if that is an error.
         """
         bad = {fault.at: fault for fault in (*unknown_labels(self.task, rows, labels), *faults(self.task, rows))}
-        if bad and self.on_error == "error":
-            first = f"{splits.key('train')}{described(splits, 'train', rows, bad[min(bad)])}"
+        if bad:
+            self._refuse(splits, rows, bad[min(bad)])
+        return rows.select([at for at in range(len(rows)) if at not in bad]).remove_columns(FAULT)
+
+    def _refuse(self, splits: Splits, rows: Dataset, fault: Fault) -> None:
+        if self.on_error == "error":
+            first = f"{splits.key('train')}{described(splits, 'train', rows, fault)}"
             raise UserError(f"{first}; mend the row or set data.on_error=skip")
-        return rows.select([at for at in range(len(rows)) if at not in bad]).remove_columns([ROW, FAULT])
 
     def stream(self, data: Data, splits: Splits, processor: Any, labels: Sequence[str]) -> Stream:
         """The train rows of a source that is streamed: checked and encoded as they come, never cached."""
@@ -153,18 +183,15 @@ class Preparation:
             good = self.usable(splits, rows, labels)
             notes["skipped"] = len(rows) - len(good)
             if not len(good):
-                return Encoded(good, notes)
-            encoded = self.task.encode(good, processor, labels)
+                return Encoded(good.remove_columns(ROW), notes)
+            encoded = self.task.encode(good.remove_columns(ROW), processor, labels)
+            if encoded.faults:
+                self._refuse(splits, good, Fault(*encoded.faults[0]))
+                notes["skipped"] += len(encoded.faults)
             counted = {name: number for name, number in encoded.notes.items() if name != "rows"}
             return replace(encoded, notes=notes | counted)
 
         return Stream(lambda: data.blocks(columns, skipped), encode)
-
-    def _encode(self, side: Side, rows: Dataset, processor: Any, labels: Sequence[str]) -> Encoded:
-        encoded = self.task.encode(rows, processor, labels)
-        if not len(encoded.rows):
-            raise UserError(f"task.overlong=drop: it leaves no {side} rows; raise task.max_length")
-        return encoded
 
 
 def _rows(splits: Splits, side: Side) -> Dataset | None:

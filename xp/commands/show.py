@@ -5,6 +5,7 @@ from __future__ import annotations
 from xp import show as showing
 from xp.commands.opening import label_names, read, sample, wish
 from xp.data.columns import ROW
+from xp.features import SIDES, Fault
 from xp.model import positions
 from xp.report import Report
 from xp.run import Run
@@ -23,7 +24,7 @@ def show(run: Run, report: Report) -> None:
     described = run.model.describe(wish(run, task, "auto", labels, train))
     for line in task.equip(described.processor, None, adapted=run.peft.name != "none"):
         report.say(line)
-    shown = {
+    shown: dict[str, showing.Shown] = {
         side: showing.look(
             task,
             rows.remove_columns([name for name in (ROW,) if name in rows.column_names]),
@@ -33,6 +34,9 @@ def show(run: Run, report: Report) -> None:
         )
         for side, rows in (("train", train), ("eval", splits.eval))
     }
+    for each_side, rows in zip(SIDES, (train, splits.eval), strict=True):
+        if faults := shown[each_side].encoded.faults:
+            preparation.tell(splits, each_side, rows, [Fault(*fault) for fault in faults])
     if run.examples:
         showing.draw_legend(report.console)
     for side, each in shown.items():

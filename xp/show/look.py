@@ -98,13 +98,14 @@ def _chosen(number: int, examples: int, lengths: list[int], longest: int | None)
 def _example(task: Trainable, uncut: Trainable, rows: Dataset, at: int, processor: Any, labels: list[str]) -> Example:
     row = rows.select([at])
     facts: list[str] = []
-    whole = uncut.encode(row, processor, labels).rows
+    encoded = uncut.encode(row, processor, labels)
+    whole = encoded.rows
     try:
         kept = task.encode(row, processor, labels).rows
     except UserError:  # What a whole split is refused for is told with the split.
         kept = whole.select([])
     if not len(kept):
-        facts.append("left out")
+        facts.append("left out" + "".join(f": {reason}" for _, reason in encoded.faults))
         return (
             Example(at, _without(whole[0].get("input_ids", []), processor), facts)
             if len(whole)

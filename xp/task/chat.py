@@ -14,7 +14,7 @@ from xp.findings import Findings, worst
 from xp.task.base import IGNORE, Encoded, Trainable, mapped, settled
 from xp.task.conversation import Conversation, encode_all, stops
 from xp.task.language import laid, predicted, token_losses
-from xp.task.messages import OPTIONAL, SHAPES, Message, asked, conversation, spoken, tools
+from xp.task.messages import OPTIONAL, SHAPES, asked, conversation, spoken, tools
 from xp.task.template import marked, settle
 
 if TYPE_CHECKING:
@@ -117,9 +117,6 @@ class Chat(Trainable, name="chat"):
 
     def encode(self, rows: Dataset, processor: Any, labels: Sequence[str]) -> Encoded:
         """``input_ids``, and ``trained``: for each token, whether the assistant says it."""
-        counts: Counter[str] = Counter()
-        first: dict[str, int] = {}
-        turns: list[bool] = []
         begin = processor.bos_token_id
 
         def cut(tokens: list[Any], begins: bool) -> list[Any]:
@@ -129,14 +126,11 @@ class Chat(Trainable, name="chat"):
                 return tokens[: self.max_length]
             return [*tokens[:begins], *tokens[begins - self.max_length :]]
 
-        def features(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-            start = len(turns)
-            columns: dict[str, list[Any]] = {"input_ids": [], "trained": [], "over": []}
-            for number, made in enumerate(self._conversations(batch, processor, start), start):
-                turns.append("unended" not in made.notes)
-                for note in made.notes:
-                    counts[note] += 1
-                    first.setdefault(note, number)
+        def features(batch: dict[str, list[Any]], positions: list[int]) -> dict[str, list[Any]]:
+            columns: dict[str, list[Any]] = {"input_ids": [], "trained": [], "over": [], "notes": [], "fault": []}
+            for made in self._conversations(batch, processor, proves=positions[0] == 0):
+                columns["notes"].append(" ".join(sorted(made.notes)))
+                columns["fault"].append(made.fault)
                 begins = made.tokens[:1] == [begin]
                 columns["input_ids"].append(cut(made.tokens, begins))
                 columns["trained"].append(cut(made.trained, begins))
@@ -147,8 +141,15 @@ class Chat(Trainable, name="chat"):
             }
 
         types = {"input_ids": ["int32"], "trained": ["bool"], "over": "bool", "length": "int32", "items": "int32"}
-        made = mapped(rows, features, types)
-        if self.train_end and not any(turns):
+        made = mapped(rows, features, types | {"notes": "string", "fault": "string"}, positions=True)
+        faults = [(at, reason) for at, reason in enumerate(made["fault"]) if reason]
+        noted = {at: notes.split() for at, notes in enumerate(made["notes"])}
+        for at, _ in faults:
+            del noted[at]
+        made = made.select([*noted]).remove_columns(["notes", "fault"])
+        if not noted:
+            return Encoded(made.remove_columns("over"), faults=faults)
+        if self.train_end and all("unended" in notes for notes in noted.values()):
             raise UserError(
                 "task.template: no special token ends the assistant's answers, so the model would never learn to stop; "
                 "choose another template, or task.train_end=false if that is wanted"
@@ -161,37 +162,28 @@ class Chat(Trainable, name="chat"):
                 f"task.max_length={self.max_length}: no row has an answer left to train on; raise it, or choose "
                 f"task.truncation_side={'left' if self.truncation_side == 'right' else 'right'}"
             )
+        odd = {note: [at for at, notes in noted.items() if note in notes] for note in WARNINGS}
         told = [
-            f"{counts[note]:,} of {len(rows):,} conversations (the first is row {first[note]}): {text}"
-            for note, text in WARNINGS.items()
-            if counts[note]
+            f"{len(found):,} of {len(rows):,} conversations (the first is row {found[0]}): {WARNINGS[note]}"
+            for note, found in odd.items()
+            if found
         ]
-        return Encoded(kept, encoded.notes | {"without_answer": empty}, told)
+        return Encoded(kept, encoded.notes | {"without_answer": empty}, told, faults)
 
-    def _conversations(self, batch: dict[str, list[Any]], processor: Any, start: int) -> Iterator[Conversation]:
+    def _conversations(self, batch: dict[str, list[Any]], processor: Any, *, proves: bool) -> Iterator[Conversation]:
         """The conversations of some rows.
 
         Args:
             batch: columns of the rows.
             processor: the tokenizer.
-            start: number of the first row in its split.
+            proves: whether the first ones are tried in both ways.
         """
         rows = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
-        found: list[tuple[list[Message], list[Any] | None]] = []
-        for number, row in enumerate(rows, start):
-            try:
-                found.append((conversation(row), tools(row)))
-            except UserError as error:
-                raise UserError(f"data: row {number}: {error}") from error
+        found = [(conversation(row), tools(row)) for row in rows]
         made = encode_all(found, processor, train_end=self.train_end)
-        proved = encode_all(found[:PROVED], processor, train_end=True, by="difference") if start == 0 else []
+        proved = encode_all(found[:PROVED], processor, train_end=True, by="difference") if proves else []
         for number, each in enumerate(made):
-            if each.fault:
-                more = sum(bool(other.fault) for other in made) - 1
-                others = f" (and {more} more like it)" if more else ""
-                said = " ".join(found[number][0][-1]["content"].split())[:40]
-                raise UserError(f"data: row {start + number}, which ends with {said!r}{others}: {each.fault}")
-            if number < len(proved) and self.train_end and marked(processor, found[number][1]):
+            if not each.fault and number < len(proved) and self.train_end and marked(processor, found[number][1]):
                 other = proved[number]
                 if not other.fault and other.trained != each.trained:
                     each.notes.add("differ")

@@ -31,6 +31,9 @@ class Encoded:
     warnings: list[str] = field(default_factory=list)
     """What is odd about the rows and should be known before training, a line each."""
 
+    faults: list[tuple[int, str]] = field(default_factory=list)
+    """Position and reason of each row that turned out to be of no use, and has no part in ``rows``."""
+
 
 def text_fault(row: dict[str, Any], column: str, may_be_blank: bool = False) -> str | None:
     """Why a row's text cannot be used: ``text: is empty``; None if it can."""
