@@ -166,3 +166,26 @@ def test_a_repository_folder_is_streamed(tmp_path: Path) -> None:
     assert found == [row["text"] for row in rows(1500)][:1200]
     with pytest.raises(UserError, match="data.train=train"):
         hub(tmp_path, streaming=True, train="train[:90%]").load(("text",), train=True)
+
+
+@pytest.mark.parametrize("on_error", ["error", "skip"])
+@pytest.mark.parametrize("streaming", [True, False])
+def test_what_loses_an_unknown_number_of_rows_is_never_skipped(streaming: bool, on_error: str, tmp_path: Path) -> None:
+    from datasets import Dataset
+    from test_data import files
+
+    quote, cut = tmp_path / "quote.csv", tmp_path / "cut.parquet"
+    quote.write_text('text,label\na,x\nb,y\n"c,x\nd,y\n')
+    Dataset.from_list(rows(100)).to_parquet(str(cut))
+    cut.write_bytes(cut.read_bytes()[:300])
+    for file, message in (
+        (
+            quote,
+            "quote.csv: line 4: in this row a quote opens that never closes, .* mend it, or set data.quoting=false",
+        ),
+        (cut, "cut.parquet: cannot be read as parquet: "),
+    ):
+        source = files(train=str(file), eval=str(file), streaming=streaming, on_error=on_error)
+        with pytest.raises(UserError, match=message) as caught:
+            source.load(("text", "label"), train=True)
+        assert "\n" not in str(caught.value)

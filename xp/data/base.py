@@ -50,7 +50,8 @@ class Data(Component):
     """Read train rows as they are needed, for data that fits neither memory nor disk; needs ``training.max_steps``."""
 
     on_error: Literal["error", "skip"]
-    """What a row that cannot be used does: end the run, or be skipped and counted."""
+    """What a row that cannot be used does: end the run, or be skipped and counted. A file that breaks off, or a quote
+    that never closes, ends the run in any case: nobody knows which rows are lost."""
 
     @field_validator("filters")
     @classmethod

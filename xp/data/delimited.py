@@ -48,8 +48,10 @@ def lines(file: str, key: str, style: dict[str, Any], header: list[str] | None) 
     with open(file, encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
         reader = csv.reader(text, **style)
         width = len(header or ())
+        begun = 1
         try:
             for fields in reader:
+                begun = reader.line_num + 1
                 if not fields:
                     blank.append(reader.line_num)
                     continue
@@ -70,7 +72,16 @@ def lines(file: str, key: str, style: dict[str, Any], header: list[str] | None) 
                 width = width or len(fields)
                 yield Line(reader.line_num, fields, fault)
         except csv.Error as error:
-            raise UserError(f"{key}={file}: line {reader.line_num}: {error}; set data.quoting, or mend it") from error
+            raise UserError(f"{key}={file}: {_broken(error, begun, reader.line_num)}") from error
+
+
+def _broken(error: csv.Error, begun: int, number: int) -> str:
+    """What is wrong with quotes: nobody knows where the next row begins, so no row is to be skipped."""
+    if "unexpected end" in str(error):
+        said = f"line {begun}: in this row a quote opens that never closes, so it would swallow all lines after it"
+    else:
+        said = f"line {number}: {error}"
+    return f"{said}; mend it, or set data.quoting=false if quotes stand for themselves (data.on_error cannot skip this)"
 
 
 def read(paths: list[str], key: str, style: dict[str, Any], header: list[str] | None, skip: bool) -> Dataset:
