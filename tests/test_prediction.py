@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -325,6 +326,29 @@ def test_a_run_without_any_prediction_fails(classifier: str, tmp_path: Path) -> 
     assert len((tmp_path / "run" / "predictions.jsonl").read_text().splitlines()) == 2
 
 
+@pytest.mark.parametrize("number", [1, 30])
+def test_why_inputs_have_no_prediction_is_told_once(
+    number: int, classifier: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As many as fit on a screen; all of them are in the file."""
+    for name, more in (("some", ["a cat"]), ("none", [])):
+        inputs = [f"{' ' * at}" for at in range(number)] + more
+        end = pytest.raises(UserError) if not more else nullcontext()
+        with end as caught:
+            predicted(tmp_path / name, asked("text_classification", classifier, inputs))
+        printed = capsys.readouterr().out
+        told = [f"input {at}: text: is empty" for at in range(number)]
+        own = [line.removeprefix("failed   ") for line in printed.splitlines() if line.startswith("failed   ")]
+        if not more:
+            assert str(caught.value).endswith(told.pop(0))
+        assert own[:20] == told[:20]
+        rest = [f"… and {len(told) - 20} more; see {tmp_path / name / 'predictions.jsonl'}"]
+        assert own[20:] == (rest if len(told) > 20 else [])
+        assert printed.count("is empty") == min(20, len(told))
+        lines = [json.loads(line) for line in (tmp_path / name / "predictions.jsonl").read_text().splitlines()]
+        assert [line.get("error") for line in lines] == ["text: is empty"] * number + [None] * len(more)
+
+
 def test_the_command_ends_with_1_if_some_inputs_failed(classifier: str, tmp_path: Path) -> None:
     """And leaves the predictions in the run's folder, in MLflow, and where else they are wanted."""
     (tmp_path / "texts.txt").write_text("a cat\n\nthe hen\n")
@@ -338,7 +362,7 @@ def test_the_command_ends_with_1_if_some_inputs_failed(classifier: str, tmp_path
         ["error", "input", "place", "position"],
         ["input", "output", "place", "position"],
     ]
-    (folder,) = (tmp_path / "runs").glob("pretrained-*")
+    (folder,) = [file.parent for file in (tmp_path / "runs").glob("*/predictions.jsonl")]
     assert (folder / "predictions.jsonl").read_text() == (tmp_path / "copy.jsonl").read_text()
     result = json.loads((folder / "result.json").read_text())
     assert result["failed"] == 1

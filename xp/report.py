@@ -111,13 +111,13 @@ class Report:
             yield lambda number: bar.advance(task, number)
 
     def predictions(self, lines: list[dict[str, Any]], most: int, file: Path) -> None:
-        """The first predictions as a table, and every input that has none; all of them are in ``file``."""
+        """The first predictions as a table, and why inputs have none, the first `LINES` of them; ``file`` has all."""
         from rich.table import Table
         from rich.text import Text
 
         table = Table("", "input", "output", show_lines=False)
         for line in lines[:most]:
-            output = f"failed: {line['error']}" if "error" in line else brief(line["output"])
+            output = "failed" if "error" in line else brief(line["output"])
             mark = " (of its beginning)" if "truncated" in line else ""
             table.add_row(str(line["position"]), Text(brief(line["input"], 50)), Text(output + mark))
         if table.row_count:
@@ -125,11 +125,13 @@ class Report:
         if len(lines) > most:
             self.say(f"… and {len(lines) - most:,} more in {file}")
         failures = [line for line in lines if "error" in line]
+        if len(failures) == len(lines):
+            failures = failures[1:]  # The first is what the run ends with.
         for line in failures[:LINES]:
             place = f" ({line['place']})" if "place" in line else ""
             self.say(f"failed   input {line['position']}{place}: {line['error']}")
         if len(failures) > LINES:
-            self.say(f"failed   … and {len(failures) - LINES:,} more, see {file}")
+            self.say(f"failed   … and {len(failures) - LINES:,} more; see {file}")
         cut = sum("truncated" in line for line in lines)
         if cut:
             self.say(f"truncated: {cut:,} of {len(lines):,} inputs were longer than the model reaches; what came "
