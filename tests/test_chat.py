@@ -669,6 +669,54 @@ def test_a_conversation_to_answer_is_read_in_every_shape() -> None:
 
     turn = [{"role": "user", "content": "who?"}]
     assert asked("who?") == asked([{"from": "human", "value": "who?"}]) == turn
-    with pytest.raises(ValueError, match="ends with the assistant"):
-        asked([*turn, {"from": "gpt", "value": "I."}])
+    assert asked([*turn, {"from": "gpt", "value": "I."}]) == turn
     assert chat().measured({"messages": turn}) == ("who?",)
+
+
+TOLD = [{"role": "user", "content": "who?"}]
+SHAPED = [
+    ({"messages": [*TOLD, {"role": "assistant", "content": "I."}]}, TOLD),
+    ({"messages": json.dumps(TOLD), "id": 3}, TOLD),
+    ({"messages": "who?", "system": "Be brief."}, [SYSTEM, *TOLD]),
+    ({"conversations": [{"from": "human", "value": "who?"}, {"from": "gpt", "value": "I."}]}, TOLD),
+    ({"instruction": "who?", "input": "", "output": "I."}, TOLD),
+    ({"instruction": "who", "input": "is it?", "output": ""}, [{"role": "user", "content": "who\n\nis it?"}]),
+    ({"prompt": "who?", "completion": None}, TOLD),
+    ({"prompt": "who?"}, TOLD),
+    ({"dialog": TOLD}, TOLD),
+    (TOLD, TOLD),
+    ({"messages": [{"role": "assistant", "content": "I."}]}, "messages: nobody says anything that could be answered"),
+    ({"messages": [SYSTEM]}, "messages: nobody says anything that could be answered"),
+    ({"messages": []}, "messages: nobody says anything that could be answered"),
+    ({"prompt": " ", "completion": "x"}, "prompt: is empty"),
+    ({"prompt": None, "completion": "x"}, "prompt: is empty"),
+    (
+        {"conversations": [{"from": "humn", "value": "?"}]},
+        "conversations[0]: there is no role 'humn'. Did you mean 'human'?",
+    ),
+    ({"messages": [{"role": "user"}]}, "messages[0].content: is empty"),
+    ({"messages": 5}, "messages: is not a list but int"),
+    ({"a": "b", "c": "d"}, "messages: there is no 'messages', only a, c; set data.columns.messages=<its name>"),
+]
+
+
+@pytest.mark.parametrize("ending", [".json", ".jsonl"])
+def test_files_of_conversations_are_predicted_in_every_shape(ending: str, tmp_path: Path) -> None:
+    from xp.prediction import inputs
+
+    file = tmp_path / f"talks{ending}"
+    given = [row for row, _ in SHAPED]
+    file.write_text(json.dumps(given) if ending == ".json" else "".join(json.dumps(row) + "\n" for row in given))
+    for item, (row, wanted) in zip(inputs.read(str(file), chat(), {}), SHAPED, strict=True):
+        assert (item.given, item.error or chat().entry(item.row)) == (row, wanted)
+    (own,) = inputs.read([{"said": TURNS, "id": 1}], chat(), {"messages": "said"})
+    assert own.row == {"messages": TURNS[:3]}
+    (whole,) = inputs.read([*TOLD, {"role": "assistant", "content": "I."}], chat(), {})
+    assert whole.row == {"messages": TOLD}
+
+
+def test_functions_that_a_row_describes_reach_the_template() -> None:
+    from xp.prediction import inputs
+
+    (item,) = inputs.read([{"messages": TOLD, "tools": json.dumps(TOOLS)}], chat(), {})
+    assert chat().arguments(item.row) == {"return_full_text": False, "tools": TOOLS}

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from xp.error import UserError, nearest
+from xp.prediction.lines import decoded, readable, rows
 from xp.task import Task
 
 TABLES = (".txt", ".csv", ".tsv", ".json", ".jsonl")
@@ -71,13 +72,17 @@ def _values(inputs: Any, task: Task) -> Iterator[tuple[Any, str]]:
     if inputs is None:
         raise UserError("inputs has no value; give inputs=<a text, a list, or a file>")
     if isinstance(inputs, list):
-        chat = bool(inputs) and all(isinstance(each, dict) and {"role", "content"} <= set(each) for each in inputs)
-        yield from [(inputs, "")] if chat else [(each, "") for each in inputs]
+        yield from [(inputs, "")] if _chat(inputs) else [(each, "") for each in inputs]
     elif not isinstance(inputs, str) or not is_path(inputs):
         yield inputs, ""
     else:
         for file in _files(inputs, task):
             yield from _contents(file, task)
+
+
+def _chat(values: list[Any]) -> bool:
+    """Whether a list is one conversation."""
+    return bool(values) and all(isinstance(each, dict) and {"role", "content"} <= set(each) for each in values)
 
 
 def is_path(text: str) -> bool:
@@ -140,59 +145,29 @@ def _contents(file: str, task: Task) -> Iterator[tuple[Any, str]]:
         # What is not UTF-8 comes in all the same, marked, so that one line of it does not lose the others.
         with open(file, encoding="utf-8-sig", errors="surrogateescape", newline=newline) as lines:
             if ending == ".txt":
-                yield from ((_readable(line.rstrip("\n")), f"{file}:{at}") for at, line in enumerate(lines, 1))
+                yield from ((readable(line.rstrip("\n")), f"{file}:{at}") for at, line in enumerate(lines, 1))
             elif ending == ".jsonl":
-                yield from ((_decoded(line), f"{file}:{at}") for at, line in enumerate(lines, 1) if line.strip())
+                yield from ((decoded(line), f"{file}:{at}") for at, line in enumerate(lines, 1) if line.strip())
             elif ending == ".json":
                 whole = json.load(lines)
-                values = whole if isinstance(whole, list) else [whole]
+                values = whole if isinstance(whole, list) and not _chat(whole) else [whole]
                 yield from ((value, f"{file}[{at}]") for at, value in enumerate(values))
             else:
-                yield from _rows(file, lines, "\t" if ending == ".tsv" else ",")
+                yield from rows(file, lines, "\t" if ending == ".tsv" else ",")
     except (json.JSONDecodeError, csv.Error) as error:
         raise UserError(f"inputs={file}: cannot be read as {ending[1:]}: {error}") from error
     except OSError as error:
         raise UserError(f"inputs={file}: {error.strerror}") from error
 
 
-def _readable(text: str) -> Any:
-    """The text itself, or what is wrong with it."""
-    if text.isascii() or not any("\udc80" <= letter <= "\udcff" for letter in text):
-        return text
-    return ValueError("this line is not UTF-8")
-
-
-def _decoded(line: str) -> Any:
-    if isinstance(fault := _readable(line), ValueError):
-        return fault
-    try:
-        return json.loads(line)
-    except json.JSONDecodeError as error:
-        return ValueError(f"this line is no json: {error}")
-
-
-def _rows(file: str, lines: Any, delimiter: str) -> Iterator[tuple[Any, str]]:
-    """The rows of a table; in a tsv file, quotes stand for themselves."""
-    style: dict[str, Any] = {"delimiter": delimiter, "strict": True}
-    style["quoting"] = csv.QUOTE_MINIMAL if delimiter == "," else csv.QUOTE_NONE
-    csv.field_size_limit(1 << 30)
-    reader = csv.reader(lines, **style)
-    header = next(reader, [])
-    if isinstance(fault := _readable("".join(header)), ValueError):
-        raise UserError(f"inputs={file}: cannot be read as {Path(file).suffix[1:]}: {fault}; save the file as UTF-8")
-    for cells in reader:
-        place = f"{file}:{reader.line_num}"
-        if isinstance(fault := _readable("".join(cells)), ValueError):
-            yield fault, place
-        elif len(cells) == len(header):
-            yield dict(zip(header, cells, strict=True)), place
-        elif cells:
-            yield ValueError(f"this line has {len(cells)} fields, the header line has {len(header)}"), place
-
-
 def _item(position: int, value: Any, place: str, task: Task, columns: dict[str, str]) -> Item:
     if isinstance(value, ValueError):
         return Item(position, None, place=place, error=str(value))
+    try:
+        if (understood := task.understood(value, columns)) is not None:
+            return Item(position, value, understood, place)
+    except UserError as error:
+        return Item(position, value, place=place, error=str(error))
     parts = (*task.inputs, *task.optional_inputs)
     settings = {part: setting for part in task.inputs if (setting := getattr(task, part, None)) is not None}
     missing = [part for part in task.inputs if part not in settings]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -14,7 +14,7 @@ from xp.findings import Findings, worst
 from xp.task.base import IGNORE, Encoded, Trainable, mapped, settled
 from xp.task.conversation import Conversation, encode_all, stops
 from xp.task.language import laid, predicted, token_losses
-from xp.task.messages import OPTIONAL, SHAPES, asked, conversation, spoken, tools
+from xp.task.messages import OPTIONAL, SHAPES, asked, conversation, question, spoken, tools
 from xp.task.template import marked, settle
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Chat(Trainable, name="chat"):
     pipeline: ClassVar[str] = "text-generation"
     inputs: ClassVar[tuple[str, ...]] = ("messages",)
     generates: ClassVar[bool] = True
-    takes: ClassVar[str] = "a conversation, or what a user says first"
+    takes: ClassVar[str] = "a conversation, whose last answer is asked for again, or a text"
     gives: ClassVar[str] = "what the assistant says next"
 
     template: str
@@ -84,8 +84,19 @@ class Chat(Trainable, name="chat"):
         return self.max_length
 
     def arguments(self, row: dict[str, Any]) -> dict[str, Any]:
-        """What the assistant says, without the conversation before it."""
-        return {"return_full_text": False}
+        """What the assistant says, without the conversation before it, and the functions that it may call."""
+        return {"return_full_text": False} | {name: row[name] for name in ("tools",) if row.get(name)}
+
+    def understood(self, value: Any, columns: Mapping[str, str]) -> dict[str, Any] | None:
+        """A conversation of any shape that rows have; what the assistant says last in it is asked for again."""
+        if not isinstance(value, dict):
+            return {"messages": asked(value)} if isinstance(value, list) else None
+        names = {str(columns.get(part, part)): part for part in self.known_columns()}
+        row: dict[str, Any] = {names.get(name, name): each for name, each in value.items()}
+        turns = question(row)
+        if turns is None and len(row) == 1:
+            turns = asked(*row.values())
+        return None if turns is None else {"messages": turns} | ({"tools": tools(row)} if tools(row) else {})
 
     def entry(self, row: dict[str, Any]) -> Any:
         """The conversation; a text is its first message."""

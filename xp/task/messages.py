@@ -68,17 +68,49 @@ def conversation(row: Mapping[str, Any]) -> list[Message]:
     return turns
 
 
-def asked(messages: Any) -> list[Message]:
+def asked(messages: Any, column: str = "messages") -> list[Message]:
     """A conversation that waits for an answer, as OpenAI's messages; a text is its first message.
 
+    What the assistant says last is left out: it is what is asked for again.
+
     Raises:
-        ValueError: it is no conversation, or nobody waits.
+        UserError: it is no conversation, or nobody waits.
     """
-    if isinstance(messages, str):
-        return [{"role": "user", "content": messages}]
-    turns = [_message(value, f"messages[{at}]") for at, value in enumerate(_listed(messages, "messages"))]
-    if turns[-1]["role"] == "assistant":
-        raise ValueError("messages: it ends with the assistant; the last turn must be the user's")
+    if isinstance(messages, str) and not messages.lstrip().startswith("[{"):
+        turns = [{"role": "user", "content": messages}]
+    else:
+        turns = [_message(value, f"{column}[{at}]") for at, value in enumerate(_listed(messages, column))]
+    while turns and turns[-1]["role"] == "assistant":
+        turns.pop()
+    if not any(turn["role"] != "system" for turn in turns):
+        raise UserError(f"{column}: nobody says anything that could be answered")
+    if not turns[-1]["content"].strip():
+        raise UserError(f"{column}: is empty")
+    return turns
+
+
+def question(row: Mapping[str, Any]) -> list[Message] | None:
+    """The conversation of a row that waits for an answer; None where the row has no column for one.
+
+    Args:
+        row: with the columns of one of `SHAPES`, or those of them that come before the answer.
+
+    Raises:
+        UserError: as `asked`.
+    """
+    column = next((names[0] for names in SHAPES if names[0] in row), None)
+    if column is None:
+        return None
+    if column in PAIRS:
+        said = _text(row[column], column)
+        more = _text(row["input"], "input") if column == "instruction" and row.get("input") else ""
+        turns = asked([{"role": "user", "content": f"{said}\n\n{more}" if more else said}], column)
+    else:
+        turns = asked(row[column], column)
+    if row.get("system"):
+        if turns[0]["role"] == "system":
+            raise UserError("system: the conversation has a system message of its own already")
+        turns.insert(0, {"role": "system", "content": _text(row["system"], "system")})
     return turns
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from xp.component import Component
@@ -62,6 +62,18 @@ class Task(Component):
     def arguments(self, row: dict[str, Any]) -> dict[str, Any]:
         """What the pipeline is told along with an input; inputs that it is told the same about share batches."""
         return self.options
+
+    def understood(self, value: Any, columns: Mapping[str, str]) -> dict[str, Any] | None:
+        """The parts of an input in a shape that this task alone knows; None for one that is read like any other's.
+
+        Args:
+            value: a text, or a row of a file.
+            columns: what parts are called in files, as ``data.columns``.
+
+        Raises:
+            UserError: what is wrong with it.
+        """
+        return None
 
     def entry(self, row: dict[str, Any]) -> Any:
         """One input as the pipeline takes it.
