@@ -551,3 +551,52 @@ def test_an_array_is_told_apart_from_lines(tmp_path: Path) -> None:
     ):
         with pytest.raises(UserError, match=message):
             read(content)
+
+
+@pytest.mark.parametrize("hole", ["n/a", "NA", "nan", "null", "-", "1_0", "inf"])
+def test_a_number_that_is_none_is_told_with_its_row(hole: str, tmp_path: Path) -> None:
+    """However many numbers are around it; the rows beside it are of use."""
+    from xp.features import Preparation
+    from xp.task import TextClassification
+
+    task = from_yaml(TextClassification, problem="regression")
+    file = tmp_path / "stars.csv"
+    file.write_text(f"text,label\na,1.5\nb,-2\nc,{hole}\nd,\ne,.5e1\n")
+    said: list[str] = []
+
+    def checked(on_error: str) -> Any:
+        splits = files(eval=str(file), on_error=on_error).load(task.columns, train=False)
+        return Preparation(task, splits.data.on_error, None, said.append).checked(splits).eval
+
+    with pytest.raises(UserError) as caught:
+        checked("error")
+    value = hole if hole == "inf" and "'" not in str(caught.value) else repr(hole)
+    assert f"stars.csv, row 3: label: {value} is not a finite number; mend the row" in str(caught.value)
+    rows = checked("skip")
+    numbers = task._problem.targets(rows, [])
+    assert [numbers(label) for label in rows["label"]] == [1.5, -2.0, 5.0]
+
+
+@pytest.mark.parametrize(
+    "words", [["NA", "null", "nan", "n/a"], ["nan", "inf", "nan", "NaN"], ["None", "", "nan", "-"]]
+)
+@pytest.mark.parametrize("kind", ["csv", "tsv", "faulty", "streamed", "conll"])
+def test_words_that_elsewhere_mean_nothing_stay_words(kind: str, words: list[str], tmp_path: Path) -> None:
+    """Namibia's code is NA, and null is a word of many programs."""
+    if kind == "conll":
+        words = [word or "x" for word in words]
+        (tmp_path / "a.conll").write_text("".join(f"{word} {word}\n" for word in words) + "\n")
+        rows = files(eval=str(tmp_path / "a.conll")).load(("tokens", "tags"), train=False).eval
+        assert (rows[0]["tokens"], rows[0]["tags"]) == (words, words)
+        return
+    sign = "\t" if kind == "tsv" else ","
+    file = tmp_path / f"a.{'tsv' if kind == 'tsv' else 'csv'}"
+    lines = [f"text{sign}label", *[f"{word}{sign}{word}" for word in words], *["a,b,c"] * (kind == "faulty")]
+    file.write_text("\n".join(lines) + "\n")
+    source = files(train=str(file), eval=str(file), streaming=kind == "streamed", on_error="skip")
+    made = (
+        next(source.blocks(["text", "label"], {}))
+        if kind == "streamed"
+        else source.load(("text", "label"), train=False).eval
+    )
+    assert made["text"][: len(words)] == made["label"][: len(words)] == words

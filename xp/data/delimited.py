@@ -119,6 +119,8 @@ def _numbered(rows: Dataset) -> Dataset:
         holes = pc.sum(empty).as_py() or 0
         if not 0 < holes < len(rows):
             continue
+        if pc.any(pc.match_substring_regex(column, "(?i)nan|inf")).as_py():
+            continue  # Words, which arrow would take for numbers.
         filled = pc.if_else(empty, pa.scalar(None, pa.large_string()), column)
         for kind in (pa.int64(), pa.float64()):
             try:

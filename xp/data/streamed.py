@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -122,7 +123,7 @@ def typed(names: Sequence[str], rows: Callable[[], Iterator[dict[str, Any]]]) ->
             for name, kind in kinds.items():
                 if kind is not str and row[FAULT] is None:
                     try:
-                        made[name] = kind(row[name])
+                        made[name] = _number(row[name], kind)
                     except ValueError:
                         made[name] = None
                         made[FAULT] = f"{name}: {row[name]!r} is no number, as it is in other rows"
@@ -131,12 +132,18 @@ def typed(names: Sequence[str], rows: Callable[[], Iterator[dict[str, Any]]]) ->
     return Features({name: Value(words[kind]) for name, kind in kinds.items()}), converted()
 
 
+def _number(text: str, kind: type) -> Any:
+    if re.search("[A-DF-Za-df-z_]", text):  # Python would take nan, inf, infinity and 1_0.
+        raise ValueError(text)
+    return kind(text)
+
+
 def _kind(values: Sequence[str]) -> type:
     """int, float or str: what all of the values are."""
     for kind in (int, float):
         try:
             for value in values:
-                kind(value)
+                _number(value, kind)
         except ValueError:
             continue
         if values:

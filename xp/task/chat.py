@@ -91,8 +91,8 @@ class Chat(Trainable, name="chat"):
         """A conversation of any shape that rows have; what the assistant says last in it is asked for again."""
         if not isinstance(value, dict):
             return {"messages": asked(value)} if isinstance(value, list) else None
-        names = {str(columns.get(part, part)): part for part in self.known_columns()}
-        row: dict[str, Any] = {names.get(name, name): each for name, each in value.items()}
+        names = {columns.get(part, part): part for part in self.known_columns()}
+        row: dict[str, Any] = {names.get(str(name), str(name)): each for name, each in value.items()}
         turns = question(row)
         if turns is None and len(row) == 1:
             turns = asked(*row.values())

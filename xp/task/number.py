@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -33,17 +34,18 @@ class Number:
         return {"num_labels": 1, "problem_type": self.kind}
 
     def fault(self, row: dict[str, Any]) -> str | None:
-        """What is not a finite number."""
+        """What is not a finite number, nor the text of one: a csv column with one ``n/a`` in it is all text."""
         value = row["label"]
         if value is None or value == "":
             return "label: is missing"
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        return None if number and math.isfinite(value) else f"label: {value!r} is not a finite number"
+        text = isinstance(value, str) and re.fullmatch(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", value)
+        number = text or (isinstance(value, int | float) and not isinstance(value, bool))
+        return None if number and math.isfinite(float(value)) else f"label: {value!r} is not a finite number"
 
     def targets(self, rows: Dataset, labels: Sequence[str]) -> Callable[[Any], float]:
         """The number itself."""
         kind = str(getattr(rows.features["label"], "dtype", "lists"))
-        if not kind.startswith(("float", "double", "int", "uint")):
+        if not kind.startswith(("float", "double", "int", "uint", "string", "large_string")):
             raise UserError(f"data.columns.label: it holds {kind}; task.problem=regression needs a number a row")
         return float
 
