@@ -112,6 +112,16 @@ def curve(points: list[dict[str, Any]], *names: str) -> list[tuple[float, ...]]:
     return [(point["step"], *(point[name] for name in names)) for point in points if "train/loss" in point]
 
 
+def same_on_all_backends(run: Callable[..., dict[str, Any]], *overrides: str) -> list[tuple[float, ...]]:
+    """A run's curve, once each backend has given it to the last bit, with the same weights and the same scores."""
+    results = [run(*overrides, f"backend={name}") for name in ("torch", "accelerate", "hf")]
+    curves = [curve(result["points"], "train/loss", "train/grad_norm") for result in results]
+    assert curves[0] == curves[1] == curves[2]
+    assert len({result["digest"] for result in results}) == 1
+    assert len({json.dumps(result["metrics"]) for result in results}) == 1
+    return curves[0]
+
+
 def command(*arguments: str, launcher: tuple[str, ...] = (), folder: Path | None = None, **env: str) -> Any:
     """Runs ``python -m xp`` with these arguments in a process of its own."""
     return subprocess.run(

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import curve, write_rows
+from conftest import same_on_all_backends, write_rows
 from datasets import Dataset
 
 from xp.data.stdlib_questions import questions
@@ -420,13 +420,9 @@ def answers(corpus: Path) -> Path:
 
 @pytest.mark.parametrize("peft", ["none", "lora"])
 def test_parity(peft: str, answers: Path, run: Ran) -> None:
-    results = [run(*RUN, f"peft={peft}", f"backend={name}") for name in ("torch", "accelerate", "hf")]
-    curves = [curve(result["points"], "train/loss", "train/grad_norm") for result in results]
-    assert len(curves[0]) == 6
-    assert curves[0] == curves[1] == curves[2]
-    assert len({result["digest"] for result in results}) == 1
-    assert len({json.dumps(result["metrics"]) for result in results}) == 1
-    assert curves[0][-1][1] < curves[0][0][1]
+    points = same_on_all_backends(run, *RUN, f"peft={peft}")
+    assert len(points) == 6
+    assert points[-1][1] < points[0][1]
 
 
 def test_a_trained_model_is_evaluated_and_trained_further(answers: Path, run: Ran) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import inspect
-import json
 import logging
 import math
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import command, curve, write_rows
+from conftest import command, same_on_all_backends, write_rows
 from datasets import Dataset
 
 from xp.data.stdlib_summaries import docstrings, names
@@ -299,13 +298,9 @@ def written(corpus: Path) -> Path:
 
 @pytest.mark.parametrize("peft", ["none", "lora"])
 def test_parity(peft: str, written: Path, run: Ran) -> None:
-    results = [run(*RUN, f"peft={peft}", f"backend={name}") for name in ("torch", "accelerate", "hf")]
-    curves = [curve(result["points"], "train/loss", "train/grad_norm") for result in results]
-    assert len(curves[0]) == 6
-    assert curves[0] == curves[1] == curves[2]
-    assert len({result["digest"] for result in results}) == 1
-    assert len({json.dumps(result["metrics"]) for result in results}) == 1
-    assert curves[0][-1][1] < curves[0][0][1]
+    points = same_on_all_backends(run, *RUN, f"peft={peft}")
+    assert len(points) == 6
+    assert points[-1][1] < points[0][1]
 
 
 def test_a_trained_model_writes_the_same_when_it_is_evaluated(written: Path, run: Ran) -> None:
