@@ -480,6 +480,15 @@ def test_sources_are_mixed_by_weight_each_with_columns_of_its_own(tmp_path: Path
         ({"eval_share": 0.1}, "eval_share: a mixture has none of its own"),
         ({"stopping": "all_exhausted", "deduplicate": True}, "repeats rows"),
         ({"sources": {}}, "sources: a mixture needs some"),
+        (
+            {"sources": {"a": files(train="a", eval="a", streaming=True)}},
+            "sources.a.streaming=true: all stream or none",
+        ),
+        (
+            {"sources": {"a": files(train="a", eval_share=0.1)}, "streaming": True},
+            "sources.a.eval_share: it needs all rows",
+        ),
+        ({"streaming": True, "deduplicate": True}, "deduplicate=true: it needs all rows at once"),
     ],
 )
 def test_mixtures_that_make_no_sense_are_refused(settings: Any, message: str) -> None:

@@ -189,3 +189,69 @@ def test_what_loses_an_unknown_number_of_rows_is_never_skipped(streaming: bool, 
         with pytest.raises(UserError, match=message) as caught:
             source.load(("text", "label"), train=True)
         assert "\n" not in str(caught.value)
+
+
+def test_streams_are_mixed_by_weight_each_with_columns_of_its_own(tmp_path: Path) -> None:
+    from test_data import files, mixture
+
+    write_rows(tmp_path / "a.jsonl", [{"text": f"a{at}", "label": "x"} for at in range(6000)])
+    (tmp_path / "b.csv").write_text("said,kind\n" + "".join(f"b{at},y\n" for at in range(2500)))
+    a = files(train=str(tmp_path / "a.jsonl"), eval=str(tmp_path / "a.jsonl"), eval_rows=2)
+    b = files(train=str(tmp_path / "b.csv"), eval=str(tmp_path / "b.csv"), eval_rows=3,
+              columns={"text": "said", "label": "kind"}, filters=["said != b0"])  # fmt: skip
+
+    def drawn(**settings: Any) -> tuple[list[str], list[str]]:
+        made = mixture({"a": a, "b": b}, streaming=True, **settings)
+        splits = made.load(("text", "label"), train=True)
+        assert (len(splits.train or ()), len(splits.eval)) == (0, 5)
+        texts, places = [], []
+        for block in made.blocks(["text", "label"], {}):
+            assert len(block) <= 1000
+            texts += block["text"][:]
+            places += [made.place("train", row) for row in block["_row"][::100]]
+        return texts, places
+
+    texts, places = drawn(weights={"a": 3, "b": 1})
+    assert 0.73 < sum(text[0] == "a" for text in texts) / len(texts) < 0.77
+    for name, first in (("a", 0), ("b", 1)):  # Each source in its own order, no row left out or twice.
+        own = [text for text in texts if text[0] == name]
+        assert own == [f"{name}{at}" for at in range(first, first + len(own))]
+    assert max(texts.count("a5999"), texts.count("b2499")) == 1
+    assert any(place.endswith("b.csv, row 2") or "b.csv" in place for place in places)
+    assert drawn(weights={"a": 3, "b": 1})[0] == texts
+    assert drawn(weights={"a": 3, "b": 1}, mixing_seed=1)[0] != texts
+    assert drawn(weights={"a": 3, "b": 1}, train_rows=1500)[0] == texts[:1500]
+    every = drawn(weights={"a": 3, "b": 1}, stopping="all_exhausted")[0]
+    assert {*every} == {f"a{at}" for at in range(6000)} | {f"b{at}" for at in range(1, 2500)}
+    assert len(every) > len({*every})
+
+
+MIXED = ["data=mixture", "data.streaming=true", "data.weights={a: 2, b: 1}", "task=causal_lm", "task.max_length=24",
+         *[f"+data@data.sources.{name}=files" for name in "ab"],
+         *[f"data.sources.{name}.{side}={side}.jsonl" for name in "ab" for side in ("train", "eval")]]  # fmt: skip
+
+
+def test_parity_of_mixed_streams(run: Ran, corpus: Path) -> None:
+    shown = [each for each in SMALL if not each.startswith("data")]
+    write_rows(corpus / "other.jsonl", [{"text": row["text"].upper()} for row in rows(80)])
+    given = [*MIXED, "data.sources.b.train=other.jsonl"]
+    curves = []
+    for more in (["torch"], ["accelerate"], ["hf"], ["accelerate", "backend.processes=2"]):
+        name = f"runs{len(curves)}"
+        ended = command(*shown, *given, f"backend={more[0]}", *more[1:], f"runs={name}", folder=corpus)
+        assert ended.returncode == 0, ended.stderr
+        (made,) = [path.parent for path in corpus.glob(f"{name}/*/journal.jsonl")]
+        curves.append(curve(journal(made), *CURVES))
+    assert curves[0] == curves[1] == curves[2]
+    assert len(curves[0]) == 6
+    for got, want in zip(curves[3], curves[0], strict=True):
+        assert got[1:4] == pytest.approx(want[1:4], rel=1e-5)
+
+
+def test_a_window_may_end_where_a_block_does(tmp_path: Path) -> None:
+    from test_data import files
+
+    write_rows(tmp_path / "a.jsonl", rows(2000))
+    source = files(train=str(tmp_path / "a.jsonl"), eval=str(tmp_path / "a.jsonl"), streaming=True)
+    windows = Stream(lambda: source.blocks(["text"], {}), Encoded).windows(1000)
+    assert [len(next(windows)) for _ in range(4)] == [1000] * 4

@@ -50,7 +50,7 @@ class Stream:
                 while sum(map(len, waiting)) >= size:
                     rows = concatenate_datasets(waiting)
                     yield rows.select(range(size))
-                    waiting = [rows.select(range(size, len(rows)))]
+                    waiting = [rows.select(range(size, len(rows)))] if len(rows) > size else []
             if rest := [rows for rows in waiting if len(rows)]:
                 yield concatenate_datasets(rest)
             if not found:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import PositiveFloat, model_validator
 
 from xp.data.base import Data
-from xp.data.columns import ROW
+from xp.data.columns import FAULT, ROW
 from xp.data.fingerprint import deduplicated
 from xp.data.splits import Side
+from xp.data.streamed import BLOCK
 from xp.error import UserError, nearest
 
 if TYPE_CHECKING:
@@ -23,8 +24,8 @@ APART = 1 << 40
 class Mixture(Data, name="mixture"):
     """Train rows of several sources, drawn at random by weight; the eval rows of all of them, one after the other.
 
-    Each source is a complete data component, with its own columns, filters, caps and splits; only ``on_error`` holds
-    for all of them.
+    Each source is a complete data component, with its own columns, filters, caps and splits; only ``on_error`` and
+    ``streaming`` hold for all of them.
     """
 
     sources: dict[str, Data]
@@ -49,13 +50,23 @@ class Mixture(Data, name="mixture"):
         for name in self.sources if self.weights else ():
             if name not in self.weights:
                 raise ValueError(f"weights.{name}: has no value, and the other sources have one; give it one")
-        for name in ("columns", "filters", "eval_share", "streaming"):
+        for name in ("columns", "filters", "eval_share"):
             if getattr(self, name):
                 raise ValueError(f"{name}: a mixture has none of its own; set sources.<name>.{name}")
-        if any(source.streaming or isinstance(source, Mixture) for source in self.sources.values()):
-            raise ValueError("sources: neither a stream nor another mixture can be one of them")
         if self.deduplicate and self.stopping == "all_exhausted":
             raise ValueError("deduplicate=true: stopping=all_exhausted repeats rows; set sources.<name>.deduplicate")
+        return self
+
+    @model_validator(mode="after")
+    def _sources_fit(self) -> Mixture:
+        for name, source in self.sources.items():
+            if isinstance(source, Mixture):
+                raise ValueError(f"sources.{name}: another mixture cannot be one of them; name its sources here")
+            if source.streaming and not self.streaming:
+                raise ValueError(f"sources.{name}.streaming=true: all stream or none does; set data.streaming=true")
+            for key in ("deduplicate", "eval_share") if self.streaming else ():
+                if getattr(source, key):
+                    raise ValueError(f"sources.{name}.{key}: it needs all rows at once, which streaming=true never has")
         return self
 
     def read(self, train: bool) -> tuple[Dataset | None, Dataset | None, str]:
@@ -85,17 +96,17 @@ class Mixture(Data, name="mixture"):
             for key, count in own.items():
                 notes[key] = notes.get(key, 0) + count
             for side, rows in found.items():
-                parts[side][name] = _numbered(rows, number)
+                parts[side][name] = rows if side == "train" and self.streaming else _numbered(rows, number)
         if train and len(parts["train"]) < len(self.sources):
             missing = next(name for name in self.sources if name not in parts["train"])
             raise UserError(f"data.sources.{missing}: it has no rows to train on")
         mixed = {}
         if train:
-            rows = self._alike(parts["train"])
-            total = sum(self.weights.values())
-            shares = [self.weights[name] / total for name in rows] if self.weights else [1 / len(rows)] * len(rows)
-            mixed["train"] = interleave_datasets(
-                list(rows.values()), shares, seed=self.mixing_seed, stopping_strategy=self.stopping
+            rows = list(self._alike(parts["train"]).values())
+            mixed["train"] = (
+                rows[0]
+                if self.streaming
+                else interleave_datasets(rows, self._shares, seed=self.mixing_seed, stopping_strategy=self.stopping)
             )
         if parts["eval"]:
             mixed["eval"] = concatenate_datasets(list(self._alike(parts["eval"]).values()))
@@ -104,13 +115,88 @@ class Mixture(Data, name="mixture"):
         most = {"train": self.train_rows, "eval": self.eval_rows}
         return {side: self._capped(rows, most[side]) for side, rows in mixed.items()}, ", ".join(places)
 
+    def blocks(self, columns: Sequence[str], notes: dict[str, int]) -> Iterator[Dataset]:
+        """The sources' streams, drawn from by weight in an order that ``mixing_seed`` alone decides."""
+        import numpy as np
+        from datasets import concatenate_datasets
+
+        sources = list(self._sources().values())
+        streams = [source.blocks(columns, notes) for source in sources]
+        waiting: list[Dataset | None] = [None] * len(sources)
+        ended: set[int] = set()
+        pattern: Dataset | None = None
+        room = self.train_rows
+        generator = np.random.default_rng(self.mixing_seed)
+
+        def filled(number: int, least: int) -> int:
+            """Have ``least`` rows of a source wait, if it still has so many; gives how many there are."""
+            nonlocal pattern
+            empty = 0
+            while (held := len(waiting[number] or ())) < least and empty < 2:
+                block = next(streams[number], None)
+                if block is None:
+                    ended.add(number)
+                    if self.stopping == "first_exhausted" or len(ended) == len(sources):
+                        return held
+                    streams[number], empty = sources[number].blocks(columns, notes), empty + 1
+                    continue
+                empty = 0
+                rows = _numbered(block, number)
+                if pattern is None:
+                    pattern = self._pattern(columns, rows)
+                rows = self._alike({"pattern": pattern, "rows": rows})["rows"]
+                waiting[number] = rows if not held else concatenate_datasets([waiting[number], rows])
+            return held
+
+        while room is None or room > 0:
+            drawn = generator.choice(len(sources), size=BLOCK, p=self._shares)[:room]
+            # As far as all sources have rows for.
+            upto = len(drawn)
+            for number in range(len(sources)):
+                places = np.flatnonzero(drawn == number)
+                there = filled(number, len(places))
+                if there < len(places):
+                    upto = min(upto, int(places[there]))
+            taken = drawn[:upto]
+            parts, order, start = [], np.empty(upto, dtype=int), 0
+            for number in range(len(sources)):
+                places = np.flatnonzero(taken == number)
+                rows = waiting[number]
+                if len(places) and rows is not None:
+                    parts.append(rows.select(range(len(places))))
+                    order[places] = start + np.arange(len(places))
+                    more = len(rows) > len(places)
+                    waiting[number] = rows.select(range(len(places), len(rows))) if more else None
+                    start += len(places)
+            if parts:
+                yield concatenate_datasets(parts).select(order)
+            room = None if room is None else room - upto
+            if upto < len(drawn):
+                return
+
+    def _pattern(self, columns: Sequence[str], block: Dataset) -> Dataset:
+        """No rows, but the types that those of all sources are to have."""
+        from datasets import Dataset, Features
+
+        empty = {name: source.sides(columns, (), (), True, {})[0]["train"] for name, source in self._sources().items()}
+        alike = next(iter(self._alike(empty).values()))
+        types = Features(alike.features | {name: block.features[name] for name in (ROW, FAULT)})
+        return Dataset.from_dict({name: [] for name in types}, features=types)
+
+    @property
+    def _shares(self) -> list[float]:
+        total = sum(self.weights.values())
+        number = len(self.sources)
+        return [self.weights[name] / total for name in self.sources] if self.weights else [1 / number] * number
+
     def place(self, side: Side, row: int) -> str:
         """Where the row is in its own source."""
         source = list(self._sources().values())[row // APART]
         return source.place("train" if source.eval_share is not None else side, row % APART)
 
     def _sources(self) -> dict[str, Data]:
-        return {name: source.model_copy(update={"on_error": self.on_error}) for name, source in self.sources.items()}
+        own = {"on_error": self.on_error, "streaming": self.streaming}
+        return {name: source.model_copy(update=own) for name, source in self.sources.items()}
 
     def _alike(self, parts: dict[str, Dataset]) -> dict[str, Dataset]:
         """The sources' rows with equal types; classes become their names where sources have other ones.
