@@ -19,8 +19,10 @@ from xp.data import Data, Splits
 from xp.error import UserError
 from xp.features import Preparation
 from xp.model.tokenizer import train_tokenizer
-from xp.task import CausalLM, Encoded, TextClassification, Trainable, identity
+from xp.task import Encoded, Trainable, identity
+from xp.task.causal_lm import CausalLM
 from xp.task.identity import processor_identity
+from xp.task.text_classification import TextClassification
 
 TEXTS = [row["text"] for row in rows(60)]
 LABELS = ["animal", "fruit", "tool"]

@@ -17,13 +17,12 @@ from datasets import ClassLabel, Dataset, Features, Image
 from PIL import Image as Pillow
 
 from xp import compose as composing
-from xp.data import Digits
+from xp.data.digits import Digits
 from xp.error import UserError
 from xp.launch import start
 from xp.model.processor import load_processor, new_processor
 from xp.run import Run
-from xp.task import ImageClassification
-from xp.task.image_classification import _changed, decoded
+from xp.task.image_classification import ImageClassification, _changed, decoded
 from xp.task.media import shown
 
 Ran = Callable[..., dict[str, Any]]

@@ -22,9 +22,9 @@ from xp.error import UserError
 from xp.evaluation import evaluate
 from xp.generation import Beam, Generation, Greedy
 from xp.model.tokenizer import train_tokenizer
-from xp.task import Text2TextGeneration
 from xp.task.base import IGNORE
 from xp.task.languages import language_token
+from xp.task.text2text_generation import Text2TextGeneration
 
 WORDS = ["apple", "pear", "plum", "fig", "cat", "dog", "cow"]
 
