@@ -214,7 +214,7 @@ def test_what_only_decoding_tells_names_row_and_file() -> None:
     _, processor = network()
     data = Dataset.from_list([*rows(2), {"image": cut, "label": 0}], features=rows(1).features)
     encoded = task().encode(data, processor, ["dark", "bright"]).rows
-    with pytest.raises(UserError, match=r"data: row 2 \(cut.jpg\): image: cannot be decoded: .*truncated"):
+    with pytest.raises(UserError, match=r"data: row 2 \(cut.jpg\): image: cannot be read: .*truncated"):
         task().collate([[row] for row in encoded], processor)
 
 
