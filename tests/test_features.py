@@ -173,25 +173,6 @@ def test_many_rows_are_encoded_by_several_processes_alike(
     assert not list(room.folder.glob("*/work"))
 
 
-def test_a_hit_leaves_the_processor_as_encoding_does(tmp_path: Path, tokenizer: Any) -> None:
-    class Sided(CausalLM, name="sided_for_test"):
-        """Sets something in the processor that is saved with the model."""
-
-        def encode(self, rows: Any, processor: Any, labels: Any) -> Encoded:
-            processor.truncation_side = "left"
-            return super().encode(rows, processor, labels)
-
-    task = Sided(**from_yaml(CausalLM, max_length=16).model_dump() | {"name": "sided_for_test"})
-    Trainable.registry.pop("sided_for_test")
-    for _ in range(2):
-        tokenizer.truncation_side = "right"
-        room = Room(tmp_path)
-        room.encoded(rows(5), tokenizer, task)
-        assert tokenizer.truncation_side == "left"
-    assert room.how == ["hit"]
-    tokenizer.truncation_side = "right"
-
-
 class Tagged(CausalLM, name="tagged_for_test"):
     """A task whose labels are in lists, and that takes any row."""
 
