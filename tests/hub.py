@@ -90,6 +90,9 @@ class Answers(BaseHTTPRequestHandler):
             if folder := self.opened(kind, name, unquote(found["revision"])):
                 self.file(folder, unquote(found["path"]), closed=name in self.hub.gated)
             return
+        if listing := re.fullmatch(r"/api/(models|datasets|spaces)", path):
+            self.give(self.search(listing[1], parse_qs(urlsplit(self.path).query)))
+            return
         found = API.fullmatch(path)
         if found is None:
             self.missing("RepoNotFound", "Repository not found")
@@ -109,10 +112,18 @@ class Answers(BaseHTTPRequestHandler):
                 self.missing("EntryNotFound", f"{inside} does not exist")
             else:
                 self.give(listed)
+        elif verb == "refs":
+            self.give(refs(folder.parent))
         elif verb == "paths-info":
             self.give([entry(folder, folder / each) for each in form.get("paths", []) if (folder / each).exists()])
         else:
             self.missing("", "Not found")
+
+    def search(self, kind: str, wanted: dict[str, list[str]]) -> list[dict[str, str]]:
+        """The repositories of an owner, or those with a word in their ids."""
+        names = sorted("/".join(each.parts[-2:]) for each in (self.hub.root / kind).glob("*/*"))
+        owner, word = wanted.get("author", [""])[0], wanted.get("search", [""])[0]
+        return [{"id": name} for name in names if name.startswith(f"{owner}/" if owner else "") and word in name]
 
     def opened(self, kind: str, name: str, revision: str) -> Path | None:
         """The revision's folder, or the answer that there is none, or none for this asker."""
@@ -164,6 +175,17 @@ class Answers(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
+
+
+def refs(repository: Path) -> dict[str, list[dict[str, str]]]:
+    """Branches, and what the hub has converted."""
+    made: dict[str, list[dict[str, str]]] = {"branches": [], "converts": [], "tags": []}
+    for folder in sorted(repository.iterdir()):
+        name = unquote(folder.name)
+        converted = name.startswith("refs/convert/")
+        told = {"name": name.rpartition("/")[2], "ref": name if converted else f"refs/heads/{name}"}
+        made["converts" if converted else "branches"].append(told | {"targetCommit": commit(folder)})
+    return made
 
 
 def entry(root: Path, path: Path) -> dict[str, Any]:

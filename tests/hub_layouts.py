@@ -87,9 +87,7 @@ def repository(
 
 def plain(hub: Hub, name: str, types: dict[str, Any], splits: Splits, config: str = "default") -> None:
     """One configuration in ``data/``, or in a folder of its own name."""
-    repository(
-        hub, name, {config: (Features(types), splits)}, "data/".format if config == "default" else "{}/".format
-    )
+    repository(hub, name, {config: (Features(types), splits)}, "data/".format if config == "default" else "{}/".format)
 
 
 def converted(hub: Hub, name: str, features: Features, splits: Splits) -> None:
@@ -157,7 +155,9 @@ def tagged(at: int, most: int) -> dict[str, Any]:
 
 
 def conll2003(hub: Hub) -> None:
-    parts = "\" '' # $ ( ) , . : `` CC CD DT EX FW IN JJ JJR JJS LS MD NN NNP NNPS NNS NN|SYM PDT POS PRP PRP$ RB".split()
+    parts = (
+        "\" '' # $ ( ) , . : `` CC CD DT EX FW IN JJ JJR JJS LS MD NN NNP NNPS NNS NN|SYM PDT POS PRP PRP$ RB".split()
+    )
     chunks = ["O", "B-ADJP", "I-ADJP", "B-ADVP", "I-ADVP", "B-NP", "I-NP"]
     names = ["O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC", "B-MISC", "I-MISC"]
     tags = {"pos_tags": parts, "chunk_tags": chunks, "ner_tags": names}
@@ -204,7 +204,13 @@ def hellaswag(hub: Hub) -> None:
     types |= dict.fromkeys(("source_id", "split", "split_type", "label"), TEXT)
 
     def row(at: int) -> dict[str, Any]:
-        start = {"ind": at, "activity_label": "Fishing", "ctx_a": words(at), "ctx_b": "then", "ctx": f"{words(at)} then"}
+        start = {
+            "ind": at,
+            "activity_label": "Fishing",
+            "ctx_a": words(at),
+            "ctx_b": "then",
+            "ctx": f"{words(at)} then",
+        }
         end = {"endings": [words(at + each, 4) for each in range(4)], "source_id": "activitynet~v_1", "split": "train"}
         return start | end | {"split_type": "indomain", "label": str(at % 4)}
 
@@ -339,7 +345,9 @@ def ultrachat(hub: Hub) -> None:
 def question(at: int, answered: bool) -> dict[str, Any]:
     context = words(at, 12)
     answer = context.split(" ", 3)[2]
-    found = {"text": [answer], "answer_start": [context.index(answer)]} if answered else {"text": [], "answer_start": []}
+    found = (
+        {"text": [answer], "answer_start": [context.index(answer)]} if answered else {"text": [], "answer_start": []}
+    )
     return {"id": f"{at:024x}", "title": "Fox", "context": context, "question": words(at + 2, 4), "answers": found}
 
 

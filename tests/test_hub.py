@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,8 +14,8 @@ from typing import Any, NamedTuple
 
 import pytest
 import yaml
-from conftest import ROOT
-from hub import Hub
+from conftest import ROOT, command
+from hub import OTHER_TOKEN, TOKEN, Hub
 from hub_layouts import LAYOUTS
 
 TINY = {
@@ -103,6 +105,17 @@ MODELS = {
 }
 
 
+TOLD = {
+    "alpaca": ["1 of 6 rows skipped", "the assistant says nothing"],
+    "samsum": ["1 of 7 rows skipped", "row 5: text: is NoneType, not text"],
+    "wmt16_en_de": ["1 of 8 rows skipped", "row 4: target: is empty"],
+}
+"""What is said of rows that the real data sets have, too."""
+
+SMALL = ["model=scratch", *TINY["scratch"], *RECIPE]
+FACE = "data.columns.text=sentence"
+
+
 @pytest.mark.parametrize("name", hub_data())
 def test_every_data_set_of_the_hub_is_read_as_its_yaml_says_and_trained_on(
     name: str, hub: Hub, xp: Callable[..., Ended]
@@ -111,6 +124,231 @@ def test_every_data_set_of_the_hub_is_read_as_its_yaml_says_and_trained_on(
     settings = yaml.safe_load((ROOT / "conf" / "data" / f"{name}.yaml").read_text())
     (task,) = [each["override /task@_global_.task"] for each in settings["defaults"] if isinstance(each, dict)]
     model = MODELS.get(task, "scratch_bert")
-    ended = xp(f"data={name}", f"model={model}", *TINY[model], *RECIPE)
-    print(ended.said)
+    ended = xp(f"data={name}", f"model={model}", *TINY[model], *RECIPE, "training.max_steps=1")
     assert ended.code == 0, ended.said
+    assert "step 1/1  loss" in ended.said
+    for line in TOLD.get(name, []):
+        assert line in ended.said
+
+
+def test_every_layout_is_of_a_data_set() -> None:
+    assert sorted(LAYOUTS) == hub_data()
+
+
+def test_a_repository_is_trained_on_by_its_id_alone(hub: Hub, endpoint: str, tmp_path: Path) -> None:
+    """In a process that nothing has prepared, as a user starts it."""
+    LAYOUTS["sst2"](hub)
+    told = ["data=hub", "data.path=stanfordnlp/sst2", FACE, "data.subset=default", "data.revision=main"]
+    env = {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0", "NO_PROXY": "*"}
+    ended = command(*told, *SMALL, folder=tmp_path, **env)
+    assert ended.returncode == 0, ended.stderr
+    assert "stanfordnlp/sst2/default@main: 6 train rows, 4 eval rows" in ended.stdout
+    assert "step 2/2  loss" in ended.stdout
+
+
+def test_a_stream_of_the_hub_is_trained_on(hub: Hub, xp: Callable[..., Ended]) -> None:
+    LAYOUTS["sst2"](hub)
+    ended = xp("data=sst2", "data.streaming=true", *SMALL)
+    assert ended.code == 0, ended.said
+    assert "rows read from the stream" in ended.said
+
+
+WRONG_DATA = [
+    (
+        ["data.path=stanfordnlp/sst3"],
+        "data.path=stanfordnlp/sst3: there is no such data set on the hub, or it is private",
+    ),
+    (["data.path=stanfordnlp/sst3"], " Did you mean 'stanfordnlp/sst2'?"),
+    (["data.path=sst2"], "data.path=sst2: there is no such data set on the hub"),
+    (["data.path=sst2"], " Did you mean 'stanfordnlp/sst2'?"),
+    (["data.path=./nowhere"], "data.path=./nowhere: there is no such folder"),
+    (["data.path=some/where/else"], "data.path=some/where/else: there is no such folder"),
+    (["data.path='no id'"], "data.path=no id: this is no id on the hub, which is <owner>/<name>"),
+    (["data.path=some/empty"], "data.path=some/empty: there are no files in it that datasets can read"),
+    (["data.path=some/broken"], "data.path=some/broken: its train split cannot be read: Parquet file size is 4 bytes"),
+    (
+        ["data.path=eriktks/conll2003"],
+        "data.path=eriktks/conll2003: it holds a script, which datasets no longer runs; the hub's own copy in parquet "
+        "may be there as data.revision=refs/convert/parquet",
+    ),
+    (
+        ["data.path=eriktks/conll2003", "data.revision=refs/convert/parkett"],
+        "data.revision=refs/convert/parkett: eriktks/conll2003 has no such branch, tag or commit. "
+        "Did you mean 'refs/convert/parquet'?",
+    ),
+    (["data.revision=v9"], "data.revision=v9: stanfordnlp/sst2 has no such branch, tag or commit. There is: main."),
+    (["data.eval=validaton"], "data.eval=validaton: stanfordnlp/sst2 has no such split. Did you mean 'validation'?"),
+    (
+        ['data.train="trein[:50%]"'],
+        "data.train=trein[:50%]: stanfordnlp/sst2 has no such split. Did you mean 'train'?",
+    ),
+    (
+        ["data.path=nyu-mll/glue", "data.subset=mnl"],
+        "data.subset=mnl: nyu-mll/glue has no such subset. Did you mean 'mnli'?",
+    ),
+    (["data.path=nyu-mll/glue"], "data.subset is not set, and nyu-mll/glue has several: cola, mnli, stsb"),
+    (
+        ["data.streaming=true", "data.train=trein"],
+        "data.train=trein: stanfordnlp/sst2 has no such split. Did you mean 'train'?",
+    ),
+    (
+        ["data.streaming=true", 'data.train="train[:4]"'],
+        "data.train=train[:4]: a stream has no slices; use data.train=train and data.train_rows",
+    ),
+    (["data.streaming=true", "data.revision=v9"], "data.revision=v9: stanfordnlp/sst2 has no such branch"),
+]
+
+
+@pytest.fixture(scope="module")
+def wrong(hub: Hub) -> None:
+    """Repositories that something is amiss with."""
+    for name in ("sst2", "mnli", "conll2003"):
+        LAYOUTS[name](hub)
+    hub.folder("datasets", "some/empty")
+    for split in ("train", "validation"):
+        (hub.folder("datasets", "some/broken") / f"{split}.parquet").write_bytes(b"junk")
+
+
+@pytest.mark.parametrize(("overrides", "message"), WRONG_DATA)
+def test_wrong_data_of_the_hub_is_one_line(
+    overrides: list[str], message: str, wrong: None, xp: Callable[..., Ended]
+) -> None:
+    ended = xp("data=hub", "data.path=stanfordnlp/sst2", FACE, *SMALL, *overrides)
+    assert_refused(ended, message)
+
+
+def assert_refused(ended: Ended, message: str) -> None:
+    """One line, beside what a run says when it opens, and exit code 2."""
+    assert ended.code == 2, ended.said
+    lines = [line for line in ended.said.splitlines() if not line.startswith(("run ", "cpu, "))]
+    assert len(lines) == 1, ended.said
+    assert lines[0].startswith("xp: ")
+    assert message in lines[0]
+
+
+def test_a_gated_data_set_needs_a_token_with_the_right(hub: Hub, xp: Callable[..., Ended]) -> None:
+    LAYOUTS["imdb"](hub)
+    hub.gated.add("stanfordnlp/imdb")
+    try:
+        start = "data.path=stanfordnlp/imdb: this data set is gated"
+        assert_refused(xp("data=imdb", *SMALL), f"{start}; ask for access at ")
+        assert_refused(xp("data=imdb", *SMALL, HF_TOKEN=OTHER_TOKEN), f"{start}, and your token has no right to it")
+        assert xp("data=imdb", *SMALL, HF_TOKEN=TOKEN).code == 0
+    finally:
+        hub.gated.clear()
+
+
+@pytest.fixture(scope="module")
+def model(hub: Hub, xp: Callable[..., Ended], tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A repository with a small classifier, which a run of xp has trained."""
+    LAYOUTS["sst2"](hub)
+    folder = tmp_path_factory.mktemp("trained")
+    ended = xp("data=sst2", "model=scratch_bert", *TINY["scratch_bert"], *RECIPE, f"runs={folder}")
+    assert ended.code == 0, ended.said
+    (made,) = folder.glob("*/model")
+    shutil.copytree(made, hub.folder("models", "someone/classifier"), dirs_exist_ok=True)
+    return "model.path=someone/classifier"
+
+
+def test_a_model_of_the_hub_predicts_and_trains_on(model: str, hub: Hub, xp: Callable[..., Ended]) -> None:
+    LAYOUTS["sst2"](hub)
+    ended = xp("command=predict", "model=pretrained", model, "inputs=['a quick fox', 'a lazy dog']")
+    assert ended.code == 0, ended.said
+    assert "negative" in ended.said or "positive" in ended.said
+    ended = xp("data=sst2", "model=pretrained", model, "model.revision=main", *RECIPE)
+    assert ended.code == 0, ended.said
+    assert "step 2/2  loss" in ended.said
+
+
+WRONG_MODEL = [
+    (
+        ["model.path=someone/classifer"],
+        "model.path=someone/classifer: there is no such folder here; as an id of the hub: there is no such model on the "
+        "hub, or it is private: set HF_TOKEN. Did you mean 'someone/classifier'?",
+    ),
+    (
+        ["model.revision=man"],
+        "model.revision=man: someone/classifier has no such branch, tag or commit. Did you mean 'main'?",
+    ),
+    (["model.path=someone/gated"], "model.path=someone/gated: there is no such folder here; as an id of the hub: this"),
+    (["model.path=someone/gated"], " model is gated; ask for access at "),
+    (["model.path=someone/nothing"], "model.path=someone/nothing: "),
+    (
+        ["model.path=someone/remote"],
+        "model.path=someone/remote: its repository wants to run its own code; read that code, then set",
+    ),
+]
+
+
+@pytest.mark.parametrize(("overrides", "message"), WRONG_MODEL)
+def test_a_wrong_model_of_the_hub_is_one_line(
+    overrides: list[str], message: str, model: str, hub: Hub, xp: Callable[..., Ended], tmp_path: Path
+) -> None:
+    hub.gated.add("someone/gated")
+    (hub.folder("models", "someone/gated") / "config.json").write_text("{}")
+    hub.folder("models", "someone/nothing")
+    remote = hub.folder("models", "someone/remote")
+    (remote / "config.json").write_text(
+        json.dumps({"model_type": "own", "auto_map": {"AutoConfig": "own.Own", "AutoModel": "own.Net"}})
+    )
+    (remote / "own.py").write_text(f"open({str(tmp_path / 'executed')!r}, 'w')\n")
+    ended = xp("command=predict", "model=pretrained", model, "inputs=[a]", *overrides)
+    assert_refused(ended, message)
+    assert not (tmp_path / "executed").exists()
+    assert not [each for each in hub.asked if "own.py" in each]
+
+
+METRIC = """
+import datasets
+import evaluate
+
+
+class Letters(evaluate.Metric):
+    def _info(self):
+        whole = datasets.Value("int64")
+        features = datasets.Features({"predictions": whole, "references": whole})
+        return evaluate.MetricInfo(description="", citation="", features=features)
+
+    def _compute(self, predictions, references):
+        return {"share": sum(a == b for a, b in zip(predictions, references)) / len(references)}
+"""
+
+
+def test_a_metric_of_the_hub_scores_by_its_id(hub: Hub, xp: Callable[..., Ended]) -> None:
+    LAYOUTS["sst2"](hub)
+    (hub.folder("spaces", "someone/letters") / "letters.py").write_text(METRIC)
+    ended = xp("imports=[hub:someone/letters]", "data=sst2", "task.metrics=[accuracy,letters]", *SMALL)
+    assert ended.code == 0, ended.said
+    found = dict(re.findall(r"eval/(\w+)\s+(\d\.\d+)", ended.said))
+    assert found["letters"] == found["accuracy"]
+    ended = xp("imports=[hub:someone/letter]", "data=sst2", *SMALL)
+    assert_refused(ended, "imports=hub:someone/letter: it is neither on the hub")
+
+
+def test_without_the_hub_what_the_cache_has_is_used_and_all_else_is_one_line(
+    hub: Hub, tmp_path: Path, model: str
+) -> None:
+    """The libraries would ask for half a minute, file by file; here one connection is refused, and that is that."""
+    LAYOUTS["sst2"](hub)
+    LAYOUTS["conll2003"](hub)
+    bert = ["model=scratch_bert", *TINY["scratch_bert"], *RECIPE]
+    with hub.serve() as endpoint:
+        worker = Worker(tmp_path, endpoint)
+        for each in (["data=sst2", "model=pretrained", model, *RECIPE], ["data=conll2003", *bert]):
+            ended = worker.run(*each)
+            assert ended.code == 0, ended.said
+        worker.close()
+    worker = Worker(tmp_path, endpoint)  # Where nobody answers now.
+    for each in (["data=sst2", "model=pretrained", model, *RECIPE], ["data=conll2003", *bert]):
+        ended = worker.run(*each)
+        assert ended.code == 0, ended.said
+        assert "Retrying" not in ended.said
+    absent = "it is not in the cache, and the hub cannot be reached"
+    assert_refused(worker.run("data=imdb", *SMALL), f"data.path=stanfordnlp/imdb: {absent}")
+    assert_refused(worker.run("data=imdb", "data.streaming=true", *SMALL), f"data.path=stanfordnlp/imdb: {absent}")
+    wrong = ["command=predict", "model=pretrained", "model.path=someone/else", "inputs=[a]"]
+    assert_refused(worker.run(*wrong), f"as an id of the hub: {absent}")
+    ended = worker.run("data=conll2003", "data.revision=v2", *bert)
+    assert ended.code == 2, ended.said
+    assert "data.revision=v2: the cache has eriktks/conll2003 at " in ended.said
+    worker.close()
