@@ -41,22 +41,33 @@ class Hub:
         return there[0] if there else None
 
     @contextmanager
-    def serve(self) -> Iterator[str]:
+    def serve(self, port: int = 0) -> Iterator[str]:
         """Answer requests while the context lasts; gives what HF_ENDPOINT is to be."""
-        hub = self
+        self.start(port)
+        try:
+            yield f"http://127.0.0.1:{self.server.server_port}"
+        finally:
+            self.stop()
 
-        class Handler(Answers):
-            pass
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """Refuse all connections while the context lasts."""
+        self.stop()
+        try:
+            yield
+        finally:
+            self.start(self.server.server_port)
 
-        Handler.hub = hub
-        with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-            thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-            thread.start()
-            try:
-                yield f"http://127.0.0.1:{server.server_port}"
-            finally:
-                server.shutdown()
-                thread.join()
+    def start(self, port: int) -> None:
+        handler = type("Handler", (Answers,), {"hub": self})
+        self.server = ThreadingHTTPServer(("127.0.0.1", port), handler)
+        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.02,))
+        self.thread.start()
+
+    def stop(self) -> None:
+        self.server.shutdown()
+        self.thread.join()
+        self.server.server_close()
 
 
 def commit(folder: Path) -> str:

@@ -1,4 +1,4 @@
-"""The hub data sets of conf/data in small: a few made-up rows, laid out in files, columns and types as the real ones."""
+"""The hub data sets of conf/data in small: made-up rows in files, columns and types like those of the real ones."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from datasets import Audio, ClassLabel, DatasetInfo, Features, Image, List, Sequence as Lists, SplitDict, SplitInfo
-from datasets import Translation, Value
+from datasets import Audio, ClassLabel, DatasetInfo, Features, Image, List, SplitDict, SplitInfo, Translation, Value
+from datasets import Sequence as Lists
 from datasets.info import DatasetInfosDict
 from hub import Hub
 from huggingface_hub import DatasetCardData
@@ -120,7 +120,7 @@ def alpaca(hub: Hub) -> None:
 
 
 def cifar10(hub: Hub) -> None:
-    kinds = "airplane automobile bird cat deer dog frog horse ship truck".split()
+    kinds = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
     types = {"img": Image(), "label": ClassLabel(names=kinds)}
     splits = several(lambda at: {"img": {"bytes": png(at, 32), "path": None}, "label": at % 10}, train=12, test=4)
     plain(hub, "uoft-cs/cifar10", types, splits, "plain_text")
@@ -133,7 +133,7 @@ def cnn_dailymail(hub: Hub) -> None:
         return {"article": words(at, 20), "highlights": words(at, 4), "id": f"{at:040x}"}
 
     splits = several(row, train=6, validation=3, test=2)
-    repository(hub, "abisee/cnn_dailymail", {version: (features, splits) for version in ("1.0.0", "2.0.0", "3.0.0")})
+    repository(hub, "abisee/cnn_dailymail", dict.fromkeys(("1.0.0", "2.0.0", "3.0.0"), (features, splits)))
 
 
 def commonsense_qa(hub: Hub) -> None:
@@ -155,9 +155,39 @@ def tagged(at: int, most: int) -> dict[str, Any]:
 
 
 def conll2003(hub: Hub) -> None:
-    parts = (
-        "\" '' # $ ( ) , . : `` CC CD DT EX FW IN JJ JJR JJS LS MD NN NNP NNPS NNS NN|SYM PDT POS PRP PRP$ RB".split()
-    )
+    parts = [
+        '"',
+        "''",
+        "#",
+        "$",
+        "(",
+        ")",
+        ",",
+        ".",
+        ":",
+        "``",
+        "CC",
+        "CD",
+        "DT",
+        "EX",
+        "FW",
+        "IN",
+        "JJ",
+        "JJR",
+        "JJS",
+        "LS",
+        "MD",
+        "NN",
+        "NNP",
+        "NNPS",
+        "NNS",
+        "NN|SYM",
+        "PDT",
+        "POS",
+        "PRP",
+        "PRP$",
+        "RB",
+    ]
     chunks = ["O", "B-ADJP", "I-ADJP", "B-ADVP", "I-ADVP", "B-NP", "I-NP"]
     names = ["O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC", "B-MISC", "I-MISC"]
     tags = {"pos_tags": parts, "chunk_tags": chunks, "ner_tags": names}
@@ -165,7 +195,8 @@ def conll2003(hub: Hub) -> None:
 
     def row(at: int) -> dict[str, Any]:
         made = tagged(at, 9)
-        return made | dict.fromkeys(("pos_tags", "chunk_tags"), [each % 7 for each in made["ner_tags"]])
+        other = [each % 7 for each in made["ner_tags"]]
+        return made | {"pos_tags": other, "chunk_tags": other}
 
     converted(hub, "eriktks/conll2003", Features(types), several(row, train=6, validation=4, test=3))
 
@@ -179,11 +210,36 @@ def wnut_17(hub: Hub) -> None:
 
 
 def go_emotions(hub: Hub) -> None:
-    kinds = (
-        "admiration amusement anger annoyance approval caring confusion curiosity desire disappointment disapproval "
-        "disgust embarrassment excitement fear gratitude grief joy love nervousness optimism pride realization relief "
-        "remorse sadness surprise neutral"
-    ).split()
+    kinds = [
+        "admiration",
+        "amusement",
+        "anger",
+        "annoyance",
+        "approval",
+        "caring",
+        "confusion",
+        "curiosity",
+        "desire",
+        "disappointment",
+        "disapproval",
+        "disgust",
+        "embarrassment",
+        "excitement",
+        "fear",
+        "gratitude",
+        "grief",
+        "joy",
+        "love",
+        "nervousness",
+        "optimism",
+        "pride",
+        "realization",
+        "relief",
+        "remorse",
+        "sadness",
+        "surprise",
+        "neutral",
+    ]
     raw = {"text": TEXT, "id": TEXT, "rater_id": Value("int32")} | dict.fromkeys(kinds, Value("int32"))
     simple = {"text": TEXT, "labels": Lists(ClassLabel(names=kinds)), "id": TEXT}
     ones = [{"text": words(at), "id": f"e{at}", "rater_id": at} | dict.fromkeys(kinds, at % 2) for at in range(4)]
@@ -226,11 +282,38 @@ def imdb(hub: Hub) -> None:
 
 
 def minds14(hub: Hub) -> None:
-    intents = (
-        "abroad address app_error atm_limit balance business_loan card_issues cash_deposit direct_debit freeze "
-        "high_value_payment joint_account latest_transactions pay_bill"
-    ).split()
-    languages = "cs-CZ de-DE en-AU en-GB en-US es-ES fr-FR it-IT ko-KR nl-NL pl-PL pt-PT ru-RU zh-CN".split()
+    intents = [
+        "abroad",
+        "address",
+        "app_error",
+        "atm_limit",
+        "balance",
+        "business_loan",
+        "card_issues",
+        "cash_deposit",
+        "direct_debit",
+        "freeze",
+        "high_value_payment",
+        "joint_account",
+        "latest_transactions",
+        "pay_bill",
+    ]
+    languages = [
+        "cs-CZ",
+        "de-DE",
+        "en-AU",
+        "en-GB",
+        "en-US",
+        "es-ES",
+        "fr-FR",
+        "it-IT",
+        "ko-KR",
+        "nl-NL",
+        "pl-PL",
+        "pt-PT",
+        "ru-RU",
+        "zh-CN",
+    ]
     types = {"path": TEXT, "audio": Audio(sampling_rate=8000), "transcription": TEXT, "english_transcription": TEXT}
     types |= {"intent_class": ClassLabel(names=intents), "lang_id": ClassLabel(names=languages)}
 

@@ -41,37 +41,34 @@ def fault(kind: Kind, name: str, revision: str | None, error: BaseException) -> 
         revision: what was asked for.
         error: as a library raised it.
     """
-    from huggingface_hub import constants, get_token
-    from huggingface_hub.errors import GatedRepoError, HFValidationError, OfflineModeIsEnabled, RepositoryNotFoundError
-    from huggingface_hub.errors import HfHubHTTPError, RevisionNotFoundError
+    from huggingface_hub import constants, errors, get_token
 
     causes = list(_causes(error))
-    text = str(error)  # datasets loses the cause on its way.
+    text = " ".join(str(error).split())  # datasets loses the cause on its way.
     said = "data set" if kind == "dataset" else "model"
 
-    def any_is(*kinds: type[BaseException]) -> bool:
+    def is_a(*kinds: type[BaseException]) -> bool:
         return any(isinstance(each, kinds) for each in causes)
 
-    if any_is(GatedRepoError) or "is a gated dataset" in text:
+    setting, why = "path", ""
+    if is_a(errors.GatedRepoError) or "is a gated dataset" in text:
         place = f"{constants.ENDPOINT}/{'datasets/' if kind == 'dataset' else ''}{name}"
-        if get_token():
-            return "path", f"this {said} is gated, and your token has no right to it; ask for it at {place}"
-        return "path", f"this {said} is gated; ask for access at {place}, then set HF_TOKEN or do `hf auth login`"
-    if any_is(RevisionNotFoundError):
-        return "revision", f"{name} has no such branch, tag or commit.{nearest(str(revision), _revisions(kind, name))}"
-    if any_is(RepositoryNotFoundError) or "doesn't exist on the Hub or" in text:
-        own = "and your token opens no private one" if get_token() else "or it is private: set HF_TOKEN"
-        return "path", f"there is no such {said} on the hub, {own}.{_similar(kind, name)}"
-    if any_is(HFValidationError):
-        return "path", "this is no id on the hub, which is <owner>/<name>, and there is no such folder"
-    if any_is(OfflineModeIsEnabled, ConnectionError) or (constants.is_offline_mode() and any_is(OSError)):
-        return (
-            "path",
-            f"it is not in the cache, and the hub cannot be reached ({constants.ENDPOINT}, or HF_HUB_OFFLINE)",
-        )
-    if any_is(HfHubHTTPError):
-        return "path", f"the hub fails: {' '.join(text.split())[:200]}"
-    return None
+        no_right = f"and your token has no right to it; ask for it at {place}"
+        no_token = f"ask for access at {place}, then set HF_TOKEN or do `hf auth login`"
+        why = f"this {said} is gated{f', {no_right}' if get_token() else f'; {no_token}'}"
+    elif is_a(errors.RevisionNotFoundError):
+        setting = "revision"
+        why = f"{name} has no such branch, tag or commit.{nearest(str(revision), _revisions(kind, name))}"
+    elif is_a(errors.RepositoryNotFoundError) or "doesn't exist on the Hub or" in text:
+        private = "and your token opens no private one" if get_token() else "or it is private: set HF_TOKEN"
+        why = f"there is no such {said} on the hub, {private}.{_similar(kind, name)}"
+    elif is_a(errors.HFValidationError):
+        why = "this is no id on the hub, which is <owner>/<name>, and there is no such folder"
+    elif is_a(errors.OfflineModeIsEnabled, ConnectionError) or (constants.is_offline_mode() and is_a(OSError)):
+        why = f"it is not in the cache, and the hub cannot be reached ({constants.ENDPOINT}, or HF_HUB_OFFLINE)"
+    elif is_a(errors.HfHubHTTPError):
+        why = f"the hub fails: {text[:200]}"
+    return (setting, why) if why else None
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -96,10 +93,9 @@ def _similar(kind: Kind, name: str) -> str:
     from huggingface_hub import HfApi
 
     owner, _, short = name.rpartition("/")
-    wanted = {"author": owner} if owner else {"search": short}
     listed = HfApi().list_datasets if kind == "dataset" else HfApi().list_models
     try:
-        names = [each.id for each in listed(**wanted, limit=500)]
+        names = [each.id for each in listed(author=owner or None, search=None if owner else short, limit=500)]
     except (OSError, ValueError):
         return ""
     hint = nearest(name, names)

@@ -79,35 +79,42 @@ class Hub(Data, name="hub"):
 
     def _told(self, split: str, wanted: str, error: Exception) -> str:
         """What the error means for the one who wrote the config, with the nearest valid word."""
-        from datasets.data_files import EmptyDatasetError
-        from datasets.exceptions import DataFilesNotFoundError
-
         said = " ".join(str(error).split())
+        if wrong := self._wrong_name(split, wanted, said):
+            return wrong
         path = f"data.path={self.path}"
-        if found := re.search(r"(?:Should be one of|Available splits:) \[(.*?)\]", said):
-            name = re.split(r"[\[+]", wanted)[0]
-            if "[" in wanted and name in _words(found[1]):
-                return f"data.{split}={wanted}: a stream has no slices; use data.{split}={name} and data.{split}_rows"
-            return f"data.{split}={wanted}: {self.path} has no such split.{nearest(name, _words(found[1]))}"
-        if found := re.search(r"BuilderConfig '.*' not found. Available: \[(.*?)\]", said):
-            return f"data.subset={self.subset}: {self.path} has no such subset.{nearest(str(self.subset), _words(found[1]))}"
-        if found := re.search(r"Config name is missing.*?available configs: \[(.*?)\]", said):
-            return f"data.subset is not set, and {self.path} has several: {', '.join(_words(found[1]))}"
         if "scripts are no longer supported" in said:
             return (
                 f"{path}: it holds a script, which datasets no longer runs; the hub's own copy in parquet may be there "
                 "as data.revision=refs/convert/parquet"
             )
-        if isinstance(error, (DataFilesNotFoundError, EmptyDatasetError)):
+        if type(error).__name__ in ("DataFilesNotFoundError", "EmptyDatasetError"):
             return f"{path}: there are no files in it that datasets can read"
-        if self.path.startswith((".", "/", "~")) or self.path.count("/") > 1:
-            if not os.path.isdir(self.path):
-                return f"{path}: there is no such folder"
-        elif fault := hub.fault("dataset", self.path, self.revision, error):
-            key, why = fault
-            return f"data.{key}={getattr(self, key)}: {why}"
+        folder = os.path.isdir(self.path)
+        if not folder and (self.path.startswith((".", "/", "~")) or self.path.count("/") > 1):
+            return f"{path}: there is no such folder"
+        if not folder and (fault := hub.fault("dataset", self.path, self.revision, error)):
+            return f"data.{fault[0]}={getattr(self, fault[0])}: {fault[1]}"
         cause = str(error.__cause__ or error).strip().splitlines()
         return f"{path}: its {wanted} split cannot be read: {cause[-1] if cause else repr(error)}"
+
+    def _wrong_name(self, split: str, wanted: str, said: str) -> str:
+        """What is wrong with the split or the subset, by what datasets says and lists; nothing if it is neither."""
+
+        def listed(pattern: str) -> list[str]:
+            found = re.search(pattern + r" \[(.*?)\]", said)
+            return [each.strip(" '\"") for each in found[1].split(",")] if found else []
+
+        name = re.split(r"[\[+]", wanted)[0]
+        if there := listed("(?:Should be one of|Available splits:)"):
+            if name in there and "[" in wanted:
+                return f"data.{split}={wanted}: a stream has no slices; use data.{split}={name} and data.{split}_rows"
+            return f"data.{split}={wanted}: {self.path} has no such split.{nearest(name, there)}"
+        if there := listed("BuilderConfig '.*' not found. Available:"):
+            return f"data.subset={self.subset}: {self.path} has no such subset.{nearest(str(self.subset), there)}"
+        if there := listed("Config name is missing.*?available configs:"):
+            return f"data.subset is not set, and {self.path} has several: {', '.join(there)}"
+        return ""
 
     def _check_revision(self, rows: Any) -> None:
         """Refuse rows of another revision, which is what datasets takes from its cache where the hub is out of reach.
@@ -128,7 +135,3 @@ class Hub(Data, name="hub"):
                 f"data.revision={self.revision}: the cache has {self.path} at {held[:12]}, not at this revision, and "
                 "the hub cannot be reached"
             )
-
-
-def _words(said: str) -> list[str]:
-    return [each.strip(" '\"") for each in said.split(",")]
