@@ -5,12 +5,31 @@ Huggingface's libraries read where the hub is when they are imported: so whoever
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
 import traceback
 
-MORE = ["xp.commands", "xp.compose", "xp.metric.classification", "xp.metric.text", "xp.metric.tagging", "soundfile"]
+MORE = [
+    "aiohttp",
+    "alembic.command",
+    "fsspec.implementations.http",
+    "peft",
+    "sqlalchemy.dialects.sqlite",
+    "transformers.trainer_pt_utils",
+    "xp.launch",
+    "xp.compose",
+    "xp.metric.classification",
+    "xp.metric.tagging",
+    "xp.metric.text",
+    "evaluate",
+    "matplotlib.backends.backend_agg",
+    "mlflow.store.tracking.sqlalchemy_store",
+    "rouge_score.rouge_scorer",
+    "sacrebleu",
+    "soundfile",
+]
 CLASSES = [
     "AutoConfig",
     "AutoTokenizer",
@@ -59,6 +78,8 @@ def warm() -> None:
 
     for name in CLASSES:
         getattr(transformers, name)
+    gc.collect()
+    gc.freeze()  # Else each job's collection would touch, and so copy, every page.
 
 
 if __name__ == "__main__":
