@@ -15,8 +15,9 @@ from typing import NamedTuple
 import pytest
 import yaml
 from conftest import ROOT, command
+from datasets import Features
 from hub import OTHER_TOKEN, TOKEN, Hub
-from hub_layouts import LAYOUTS
+from hub_layouts import LAYOUTS, TEXT, WHOLE, converted, plain, several, words
 
 TINY = {
     "scratch": ["model.vocabulary=300", "model.config.hidden_size=32", "model.config.intermediate_size=64"],
@@ -170,13 +171,13 @@ WRONG_DATA = [
     (["data.path=some/empty"], "data.path=some/empty: there are no files in it that datasets can read"),
     (["data.path=some/broken"], "data.path=some/broken: its train split cannot be read: Parquet file size is 4 bytes"),
     (
-        ["data.path=eriktks/conll2003"],
-        "data.path=eriktks/conll2003: it holds a script, which datasets no longer runs; the hub's own copy in parquet "
+        ["data.path=some/script"],
+        "data.path=some/script: it holds a script, which datasets no longer runs; the hub's own copy in parquet "
         "may be there as data.revision=refs/convert/parquet",
     ),
     (
-        ["data.path=eriktks/conll2003", "data.revision=refs/convert/parkett"],
-        "data.revision=refs/convert/parkett: eriktks/conll2003 has no such branch, tag or commit. "
+        ["data.path=some/script", "data.revision=refs/convert/parkett"],
+        "data.revision=refs/convert/parkett: some/script has no such branch, tag or commit. "
         "Did you mean 'refs/convert/parquet'?",
     ),
     (["data.revision=v9"], "data.revision=v9: stanfordnlp/sst2 has no such branch, tag or commit. There is: main."),
@@ -205,8 +206,9 @@ WRONG_DATA = [
 @pytest.fixture(scope="module")
 def wrong(hub: Hub) -> None:
     """Repositories that something is amiss with."""
-    for name in ("sst2", "mnli", "conll2003"):
+    for name in ("sst2", "mnli"):
         LAYOUTS[name](hub)
+    converted(hub, "some/script", Features({"sentence": TEXT}), several(lambda at: {"sentence": words(at)}, train=2))
     hub.folder("datasets", "some/empty")
     for split in ("train", "validation"):
         (hub.folder("datasets", "some/broken") / f"{split}.parquet").write_bytes(b"junk")
@@ -231,15 +233,25 @@ def assert_refused(ended: Ended, message: str) -> None:
 
 
 def test_a_gated_data_set_needs_a_token_with_the_right(hub: Hub, xp: Callable[..., Ended]) -> None:
-    LAYOUTS["imdb"](hub)
-    hub.gated.add("stanfordnlp/imdb")
-    try:
-        start = "data.path=stanfordnlp/imdb: this data set is gated"
-        assert_refused(xp("data=imdb", *SMALL), f"{start}; ask for access at ")
-        assert_refused(xp("data=imdb", *SMALL, HF_TOKEN=OTHER_TOKEN), f"{start}, and your token has no right to it")
-        assert xp("data=imdb", *SMALL, HF_TOKEN=TOKEN).code == 0
-    finally:
-        hub.gated.clear()
+    rows = several(lambda at: {"text": words(at), "label": at % 2}, train=4, validation=2)
+    plain(hub, "some/secret", {"text": TEXT, "label": WHOLE}, rows)
+    hub.gated.add("some/secret")
+    asked = ["command=show", "data=hub", "data.path=some/secret"]
+    start = "data.path=some/secret: this data set is gated"
+    assert_refused(xp(*asked), f"{start}; ask for access at ")
+    assert_refused(xp(*asked, HF_TOKEN=OTHER_TOKEN), f"{start}, and your token has no right to it; ask for it at ")
+    ended = xp(*asked, HF_TOKEN=TOKEN)
+    assert ended.code == 0, ended.said
+
+
+def test_rows_of_another_revision_are_not_taken_from_the_cache(hub: Hub, xp: Callable[..., Ended]) -> None:
+    """As datasets does when the revision that is asked for fails: here because it holds a script."""
+    LAYOUTS["conll2003"](hub)
+    assert xp("command=show", "data=conll2003").code == 0
+    ended = xp("command=show", "data=conll2003", "data.revision=null")
+    assert ended.code == 2, ended.said
+    assert "data.revision=null: the cache has eriktks/conll2003 at another revision, " in ended.said
+    assert "and the hub gives nothing that can be read at this one" in ended.said
 
 
 @pytest.fixture(scope="module")
@@ -341,7 +353,7 @@ def test_without_the_hub_what_the_cache_has_is_used_and_all_else_is_one_line(
     for each in cached:
         ended = xp(*each)
         assert ended.code == 0, ended.said
-    absent = "it is not in the cache, and the hub cannot be reached"
+    absent = "it is not in the cache, and the hub cannot be reached (no answer from http://127.0.0.1:"
     with hub.away():
         for each in cached:
             ended = xp(*each)
@@ -354,4 +366,4 @@ def test_without_the_hub_what_the_cache_has_is_used_and_all_else_is_one_line(
         assert_refused(wrong, f"as an id of the hub: {absent}")
         ended = xp("data=conll2003", "data.revision=v2", "command=show")
         assert ended.code == 2, ended.said
-        assert "data.revision=v2: the cache has eriktks/conll2003 at " in ended.said
+        assert "data.revision=v2: the cache has eriktks/conll2003 at another revision, " in ended.said

@@ -13,8 +13,8 @@ Kind = Literal["dataset", "model"]
 
 
 @cache
-def settle() -> None:
-    """Ask the hub once whether it is there; if not, tell its libraries that this process is offline.
+def settle() -> bool:
+    """Ask the hub once whether it is there; if not, which is True, tell its libraries that this process is offline.
 
     They then take what their caches have and fail at once for the rest. Else they ask for half a minute, file by file,
     whatever the caches have.
@@ -22,7 +22,7 @@ def settle() -> None:
     from huggingface_hub import constants, get_session
 
     if constants.is_offline_mode():
-        return
+        return False
     try:
         get_session().head(constants.ENDPOINT, timeout=constants.HF_HUB_ETAG_TIMEOUT)  # Any answer will do.
     except Exception:  # Of an http library that huggingface_hub is free to change.
@@ -30,6 +30,8 @@ def settle() -> None:
 
         constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
         os.environ["HF_HUB_OFFLINE"] = "1"  # For what is imported later.
+        return True
+    return False
 
 
 def fault(kind: Kind, name: str, revision: str | None, error: BaseException) -> tuple[str, str] | None:
@@ -65,7 +67,9 @@ def fault(kind: Kind, name: str, revision: str | None, error: BaseException) -> 
     elif is_a(errors.HFValidationError):
         why = "this is no id on the hub, which is <owner>/<name>, and there is no such folder"
     elif is_a(errors.OfflineModeIsEnabled, ConnectionError) or (constants.is_offline_mode() and is_a(OSError)):
-        why = f"it is not in the cache, and the hub cannot be reached ({constants.ENDPOINT}, or HF_HUB_OFFLINE)"
+        forbidden = constants.is_offline_mode() and not settle()
+        reason = "HF_HUB_OFFLINE is set" if forbidden else f"no answer from {constants.ENDPOINT}"
+        why = f"it is not in the cache, and the hub cannot be reached ({reason})"
     elif is_a(errors.HfHubHTTPError):
         why = f"the hub fails: {text[:200]}"
     return (setting, why) if why else None

@@ -117,21 +117,23 @@ class Hub(Data, name="hub"):
         return ""
 
     def _check_revision(self, rows: Any) -> None:
-        """Refuse rows of another revision, which is what datasets takes from its cache where the hub is out of reach.
+        """Refuse rows of another revision: what datasets takes from its cache where the hub gives it none.
 
         Raises:
             UserError: they are of another commit than the one that this revision last stood for.
         """
         from huggingface_hub import constants
 
-        files = getattr(rows, "cache_files", None)
-        if self.revision is None or not files or not constants.is_offline_mode():
+        files = getattr(rows, "cache_files", None)  # A stream has none.
+        if os.path.isdir(self.path) or not files:
             return
         held = Path(files[0]["filename"]).parent.name
-        folder = Path(constants.HF_HUB_CACHE, f"datasets--{self.path.replace('/', '--')}", "refs", self.revision)
-        wanted = folder.read_text().strip() if folder.is_file() else self.revision
-        if held != wanted:
+        refs = Path(constants.HF_HUB_CACHE, f"datasets--{self.path.replace('/', '--')}", "refs")
+        known = refs / (self.revision or "main")
+        wanted = known.read_text().strip() if known.is_file() else self.revision
+        if wanted is not None and held != wanted:
+            why = "cannot be reached" if constants.is_offline_mode() else "gives nothing that can be read at this one"
             raise UserError(
-                f"data.revision={self.revision}: the cache has {self.path} at {held[:12]}, not at this revision, and "
-                "the hub cannot be reached"
+                f"data.revision={self.revision or 'null'}: the cache has {self.path} at another revision, {held[:12]}, "
+                f"and the hub {why}"
             )
