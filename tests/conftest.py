@@ -13,8 +13,6 @@ from typing import Any
 import pytest
 import yaml
 
-from xp.component import Component
-
 ROOT = Path(__file__).parent.parent
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # Before torch: two test workers share two cores.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -59,9 +57,8 @@ def write_rows(file: Path, made: list[dict[str, Any]]) -> None:
 
 def from_yaml(kind: type[Any], **settings: Any) -> Any:
     """A component as its yaml describes it, for example ``from_yaml(CausalLM, max_length=8)``, settings changed."""
-    (name,) = [name for name, each in kind.registry.items() if each is kind]
-    group = kind.__mro__[[*kind.__mro__].index(Component) - 1].__name__.lower()
-    values = yaml.safe_load((ROOT / "conf" / group / f"{name}.yaml").read_text())
+    (name,) = [name for name, each in kind.all().items() if each is kind]
+    values = yaml.safe_load((ROOT / "conf" / kind.group / f"{name}.yaml").read_text())
     values.pop("defaults", None)
     return kind.model_validate(values | settings)
 

@@ -17,15 +17,14 @@ from datasets import Dataset
 
 from xp import compose as composing
 from xp import world
-from xp.data import Tones
+from xp.data.tones import Tones
 from xp.error import UserError
 from xp.launch import start
 from xp.model import Loaded
 from xp.model.processor import new_processor
 from xp.prepare import check_fit
 from xp.run import Run
-from xp.task import AudioClassification
-from xp.task.audio_classification import decoded
+from xp.task.audio_classification import AudioClassification, decoded
 from xp.task.media import shown
 
 Ran = Callable[..., dict[str, Any]]

@@ -17,8 +17,8 @@ from datasets import Dataset
 from xp.error import UserError
 from xp.evaluation import evaluate
 from xp.model.tokenizer import train_tokenizer
-from xp.task import Chat
 from xp.task.base import IGNORE
+from xp.task.chat import Chat
 from xp.task.conversation import Conversation, encode, encode_all, prompt, stops
 from xp.task.messages import conversation
 from xp.task.template import MARKS, library, missing, settle

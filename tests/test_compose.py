@@ -60,7 +60,7 @@ def test_the_root_states_exactly_the_runs_fields() -> None:
 def test_every_component_has_a_yaml() -> None:
     for group, kind in KINDS.items():
         stated = [yaml.safe_load(file.read_text()) for file in (ROOT / "conf" / group).glob("*.yaml")]
-        assert {each["name"] for each in stated if "name" in each} == set(kind.registry)
+        assert {each["name"] for each in stated if "name" in each} == set(kind.all())
 
 
 def test_experiments_begin_with_the_command_that_runs_them() -> None:
@@ -171,6 +171,15 @@ def test_a_wrong_config_ends_with_2_before_torch_and_leaves_nothing(overrides: l
     assert ended.stderr.startswith("xp: ")
     assert ended.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_not_chosen_is_not_imported(tmp_path: Path) -> None:
+    code = "import sys; from xp.__main__ import main; sys.argv = ['xp', 'training.batch_size=0']; main(); "
+    code += "print(*sys.modules)"
+    answer = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    imported = set(answer.stdout.split())
+    assert {"xp.task.text_classification", "xp.data.standard_library"} <= imported
+    assert not imported & {"xp.task.chat", "xp.task.audio", "xp.data.files", "xp.backend.hf", "xp.model.scratch"}
 
 
 def test_help_and_cfg_answer_without_torch(tmp_path: Path) -> None:

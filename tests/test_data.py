@@ -9,8 +9,9 @@ import pytest
 from conftest import SMALL, from_yaml, rows, write_rows
 from datasets import Dataset
 
-from xp.data import Files, Hub, StandardLibrary
-from xp.data.standard_library import held_out
+from xp.data.files import Files
+from xp.data.hub import Hub
+from xp.data.standard_library import StandardLibrary, held_out
 from xp.error import UserError
 
 BASE: dict[str, Any] = {
@@ -333,7 +334,7 @@ def test_nested_and_combined_columns(tmp_path: Path) -> None:
 
 
 def saved(**settings: Any) -> Any:
-    from xp.data import Saved
+    from xp.data.saved import Saved
 
     return Saved(name="saved", **BASE | {"train": "train", "eval": None} | settings)
 
@@ -442,7 +443,7 @@ def test_the_fingerprint_is_of_content_alone_and_ignores_row_numbers(tmp_path: P
 
 
 def mixture(sources: dict[str, Any], **settings: Any) -> Any:
-    from xp.data import Mixture
+    from xp.data.mixture import Mixture
 
     own = {"weights": {}, "mixing_seed": 0, "stopping": "first_exhausted"}
     return Mixture(name="mixture", sources=sources, **BASE | own | settings)
@@ -526,7 +527,7 @@ def test_numbers_with_an_empty_cell_among_them_stay_numbers(tmp_path: Path) -> N
 def test_a_question_without_answers_is_at_fault_and_one_with_none_is_not(tmp_path: Path) -> None:
     import json
 
-    from xp.task import QuestionAnswering
+    from xp.task.question_answering import QuestionAnswering
 
     asked = [{"id": "1", "question": "q", "answers": []}, {"id": "2", "question": "q"}, {"id": "3", "question": "q"}]
     asked[2]["answers"] = ["c"]

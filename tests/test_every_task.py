@@ -12,7 +12,7 @@ from conftest import command, curve, journal
 from xp import compose
 from xp.launch import start
 from xp.run import Run
-from xp.task import Task, Trainable
+from xp.task import Trainable
 
 RECIPE = [
     "training=default",
@@ -87,11 +87,7 @@ def settings(name: str) -> list[str]:
 
 
 def test_no_task_is_left_out() -> None:
-    trainable = {
-        name
-        for name, each in Task.registry.items()
-        if issubclass(each, Trainable) and each.__module__.startswith("xp.")
-    }
+    trainable = {name for name, each in Trainable.all().items() if each.__module__.startswith("xp.")}
     assert {name.partition(",")[0] for name in TASKS} == trainable
 
 

@@ -19,8 +19,10 @@ from xp.data import Data, Splits
 from xp.error import UserError
 from xp.features import Preparation
 from xp.model.tokenizer import train_tokenizer
-from xp.task import CausalLM, Encoded, TextClassification, Trainable, identity
+from xp.task import Encoded, Trainable, identity
+from xp.task.causal_lm import CausalLM
 from xp.task.identity import processor_identity
+from xp.task.text_classification import TextClassification
 
 TEXTS = [row["text"] for row in rows(60)]
 LABELS = ["animal", "fruit", "tool"]
@@ -169,25 +171,6 @@ def test_many_rows_are_encoded_by_several_processes_alike(
     assert "encoding 400 rows on 2 cores" in out
     assert err == ""
     assert not list(room.folder.glob("*/work"))
-
-
-def test_a_hit_leaves_the_processor_as_encoding_does(tmp_path: Path, tokenizer: Any) -> None:
-    class Sided(CausalLM, name="sided_for_test"):
-        """Sets something in the processor that is saved with the model."""
-
-        def encode(self, rows: Any, processor: Any, labels: Any) -> Encoded:
-            processor.truncation_side = "left"
-            return super().encode(rows, processor, labels)
-
-    task = Sided(**from_yaml(CausalLM, max_length=16).model_dump() | {"name": "sided_for_test"})
-    Trainable.registry.pop("sided_for_test")
-    for _ in range(2):
-        tokenizer.truncation_side = "right"
-        room = Room(tmp_path)
-        room.encoded(rows(5), tokenizer, task)
-        assert tokenizer.truncation_side == "left"
-    assert room.how == ["hit"]
-    tokenizer.truncation_side = "right"
 
 
 class Tagged(CausalLM, name="tagged_for_test"):

@@ -17,13 +17,12 @@ from datasets import ClassLabel, Dataset, Features, Image
 from PIL import Image as Pillow
 
 from xp import compose as composing
-from xp.data import Digits
+from xp.data.digits import Digits
 from xp.error import UserError
 from xp.launch import start
 from xp.model.processor import load_processor, new_processor
 from xp.run import Run
-from xp.task import ImageClassification
-from xp.task.image_classification import _changed, decoded
+from xp.task.image_classification import ImageClassification, _changed, decoded
 from xp.task.media import shown
 
 Ran = Callable[..., dict[str, Any]]
@@ -215,7 +214,7 @@ def test_what_only_decoding_tells_names_row_and_file() -> None:
     _, processor = network()
     data = Dataset.from_list([*rows(2), {"image": cut, "label": 0}], features=rows(1).features)
     encoded = task().encode(data, processor, ["dark", "bright"]).rows
-    with pytest.raises(UserError, match=r"data: row 2 \(cut.jpg\): image: cannot be decoded: .*truncated"):
+    with pytest.raises(UserError, match=r"data: row 2 \(cut.jpg\): image: cannot be read: .*truncated"):
         task().collate([[row] for row in encoded], processor)
 
 

@@ -30,6 +30,10 @@ class Biases(Peft, name="biases"):
 def own(corpus: Path) -> Path:
     (corpus / "biases.py").write_text(HALF)
     (corpus / "broken.py").write_text("x = 1\nraise KeyError('no')\n")
+    (corpus / "twice.py").write_text(HALF.replace("biases", "lora") + "\n")
+    (corpus / "second.py").write_text(
+        "from xp.task import Trainable\n\nclass Second(Trainable, name='masked_lm'):\n    pass\n"
+    )
     (corpus / "needy.py").write_text("import not_installed_anywhere\n")
     (corpus / "conf" / "peft").mkdir(parents=True)
     (corpus / "conf" / "peft" / "biases.yaml").write_text("name: biases\n")
@@ -51,6 +55,8 @@ def test_an_own_component_trains_in_every_process(own: Path) -> None:
         (["experiment=sly"], "imports: a config file cannot have code run"),
         (["imports=[biasses]"], "imports=biasses: there is no such module here or installed. Did you mean 'biases'?"),
         (["imports=[broken]"], "imports=broken: it fails to import: KeyError: 'no' (broken.py, line 2)"),
+        (["imports=[twice]"], "imports=twice: it fails to import: TypeError: 'lora' is Lora already"),
+        (["imports=[second]"], "imports=second: it fails to import: TypeError: 'masked_lm' is MaskedLM already"),
         (["imports=[needy]"], "imports=needy: it needs the module not_installed_anywhere"),
         (["imports=biases"], "imports"),
     ],

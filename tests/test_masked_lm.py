@@ -18,8 +18,8 @@ from test_token_classification import BERT, word_pieces
 
 from xp.error import UserError
 from xp.model.tokenizer import SPECIAL_TOKENS, train_tokenizer
-from xp.task import MaskedLM
 from xp.task.base import IGNORE
+from xp.task.masked_lm import MaskedLM
 
 Ran = Callable[..., dict[str, Any]]
 TEXTS = [row["text"] for row in rows(60)]

@@ -15,7 +15,7 @@ from test_token_classification import BERT, word_pieces
 
 from xp.error import UserError
 from xp.model.tokenizer import train_tokenizer
-from xp.task import MultipleChoice
+from xp.task.multiple_choice import MultipleChoice
 
 Ran = Callable[..., dict[str, Any]]
 ROW = {"text": "a b", "choices": ["a", "b c", "d"], "label": 1}

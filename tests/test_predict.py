@@ -275,7 +275,7 @@ def test_predictions_are_those_of_the_pipeline(name: str, tmp_path: Path) -> Non
     inputs = case.inputs(tmp_path)
     run = asked(task, model, inputs, "prediction.batch_size=3", *case.overrides)
     lines = predicted(tmp_path / "run", run)
-    made = pipeline(Task.registry[task].pipeline, model=model, device="cpu", dtype=torch.float32)
+    made = pipeline(Task.find(task).pipeline, model=model, device="cpu", dtype=torch.float32)
     assert [line["position"] for line in lines] == list(range(len(inputs)))
     for line, given in zip(lines, inputs, strict=True):
         assert line["input"] == given
@@ -288,9 +288,9 @@ def test_predictions_are_those_of_the_pipeline(name: str, tmp_path: Path) -> Non
 def test_every_pipeline_of_transformers_has_a_task_and_a_test() -> None:
     from transformers.pipelines import SUPPORTED_TASKS
 
-    assert {kind.pipeline for kind in Task.registry.values() if kind.pipeline} == set(SUPPORTED_TASKS)
+    assert {kind.pipeline for kind in Task.all().values() if kind.pipeline} == set(SUPPORTED_TASKS)
     tested = {case.task or case.kind for case in CASES.values()} | {"mask_generation"}
-    assert tested >= {name for name, kind in Task.registry.items() if kind.pipeline}
+    assert tested >= {name for name, kind in Task.all().items() if kind.pipeline}
 
 
 def by_hand(model: str, auto: str, processor: str) -> tuple[Any, Any]:

@@ -22,9 +22,10 @@ from xp.data.stdlib_questions import questions
 from xp.error import UserError
 from xp.evaluation import evaluate
 from xp.generation import Greedy
-from xp.model import Pretrained, Wish
+from xp.model import Wish
+from xp.model.pretrained import Pretrained
 from xp.model.tokenizer import train_tokenizer
-from xp.task import QuestionAnswering
+from xp.task.question_answering import QuestionAnswering
 from xp.task.spans import likeliest
 from xp.task.windows import golds, layout, pieces
 

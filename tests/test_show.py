@@ -19,7 +19,9 @@ from xp.model.tokenizer import train_tokenizer
 from xp.show import Shown, Token, draw_lengths, draw_rows, look
 from xp.show.draw import readable
 from xp.show.look import pieces
-from xp.task import CausalLM, Encoded, TextClassification
+from xp.task import Encoded
+from xp.task.causal_lm import CausalLM
+from xp.task.text_classification import TextClassification
 
 TEXTS = [row["text"] for row in rows(60)]
 ANSWERS = ["A fruit of the fig tree.", "It cuts wood.", "No."]

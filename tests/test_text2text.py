@@ -22,9 +22,10 @@ from xp.error import UserError
 from xp.evaluation import evaluate
 from xp.generation import Beam, Generation, Greedy
 from xp.model.tokenizer import train_tokenizer
-from xp.task import Text2TextGeneration
+from xp.task import languages
 from xp.task.base import IGNORE
-from xp.task.languages import language_token
+from xp.task.identity import processor_identity
+from xp.task.text2text_generation import Text2TextGeneration
 
 WORDS = ["apple", "pear", "plum", "fig", "cat", "dog", "cow"]
 
@@ -234,8 +235,9 @@ def test_a_prediction_of_a_long_text_loses_its_end(tokenizer: Any) -> None:
 
 def test_languages_are_for_tokenizers_that_know_some(tokenizer: Any) -> None:
     with pytest.raises(UserError, match="task.target_language=de_DE: this model's tokenizer knows no languages"):
-        language_token(tokenizer, None, "de_DE")
-    assert language_token(tokenizer, None, None) is None
+        languages.settle(tokenizer, None, "de_DE")
+    languages.settle(tokenizer, None, None)
+    assert languages.first_token(tokenizer, None) is None
 
 
 def test_answers_begin_with_the_token_of_their_language() -> None:
@@ -245,13 +247,17 @@ def test_answers_begin_with_the_token_of_their_language() -> None:
         vocab={"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3, "▁": 4, "a": 5, "▁a": 6}, merges=[("▁", "a")]
     )
     with pytest.raises(UserError, match="task.source_language=None"):
-        language_token(several, None, "deu_Latn")
+        languages.settle(several, None, "deu_Latn")
     with pytest.raises(UserError, match="Did you mean 'deu_Latn'"):
-        language_token(several, "eng_Latn", "deu_Latin")
-    token = language_token(several, "eng_Latn", "deu_Latn")
+        languages.settle(several, "eng_Latn", "deu_Latin")
+    token = languages.first_token(several, "deu_Latn")
     assert token == several.convert_tokens_to_ids("deu_Latn") != several.unk_token_id
     translation = task(source_language="eng_Latn", target_language="deu_Latn")
+    assert translation.equip(several, None, adapted=False) == []
+    equipped = processor_identity(several)
     (row,) = translation.encode(Dataset.from_list([{"text": "a a", "target": "a"}]), several, []).rows
+    # What encoding changes in a tokenizer would not be saved where the rows come from the cache.
+    assert processor_identity(several) == equipped
     assert several.convert_tokens_to_ids("eng_Latn") in row["input_ids"]
     assert token in row["labels"]
     model = network(several, "m2m_100")

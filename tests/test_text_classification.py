@@ -14,8 +14,8 @@ from test_backend import CURVES, curve
 
 from xp.error import UserError
 from xp.model.tokenizer import train_tokenizer
-from xp.task import TextClassification
 from xp.task.encoding import check_pair, frame, settle_pair
+from xp.task.text_classification import TextClassification
 
 TEXTS = [row["text"] for row in rows(60)]
 METRICS = {"single_label": ["accuracy"], "multi_label": ["hamming_loss"], "regression": ["pearson"]}

@@ -16,9 +16,9 @@ from test_backend import CURVES, curve
 
 from xp.error import UserError
 from xp.model.tokenizer import train_tokenizer
-from xp.task import TokenClassification
 from xp.task.base import IGNORE
 from xp.task.encoding import encode_words, frame, word_windows
+from xp.task.token_classification import TokenClassification
 
 Ran = Callable[..., dict[str, Any]]
 WORDS = ["Anna", "Lee", "walks", "unbelievably", "far", "(", "to", "Rome", ")", "."]

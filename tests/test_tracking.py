@@ -199,7 +199,7 @@ def test_a_deleted_experiment_is_one_line(run: Ran, corpus: Path) -> None:
 def test_a_crash_of_our_own_is_a_failed_run(run: Ran, corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from mlflow import MlflowClient
 
-    from xp.backend import Torch
+    from xp.backend.torch import Torch
 
     def crash(self: Any, job: Any) -> None:
         raise ZeroDivisionError("ours")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 
 HELP = """xp trains, evaluates and uses transformer models; a config says what, MLflow remembers it.
@@ -38,6 +39,7 @@ def main() -> int:
     """The exit code: 0; 1 if some inputs or jobs failed; 2 after one line on what to mend; or 128 and a signal."""
     gc.freeze()
     gc.disable()  # Nothing that composing makes is garbage, and looking for some costs a tenth of the time.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # It would look through every installed package.
     from xp.error import UserError
 
     try:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler
@@ -27,9 +30,16 @@ class Component(Settings):
 
     ``class Lora(Peft, name="lora")`` makes ``name: lora`` in a yaml of ``conf/peft/`` mean this class.
     A component's fields are its settings; its methods take what only exists at run time.
+
+    Where a kind is a folder, each of its files is imported when one of its components is asked for by name: a new
+    component is a file there and a yaml, and nothing to add. A file that is called as its component costs no other.
     """
 
     registry: ClassVar[dict[str, type[Component]]] = {}
+    """The components imported so far, by name; ask `find` or `all`."""
+
+    group: ClassVar[str]
+    """The kind's name: that of its config group, and of its file or folder in ``xp/``."""
 
     name: str
     """Which component this is: the word its class was registered under."""
@@ -37,11 +47,38 @@ class Component(Settings):
     def __init_subclass__(cls, *, name: str = "", **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if Component in cls.__bases__:
-            cls.registry = {}
+            cls.registry, cls.group = {}, cls.__name__.lower()
         elif name in cls.registry:
             raise TypeError(f"{name!r} is {cls.registry[name].__qualname__} already; {cls.__qualname__} needs a name")
         elif name:
             cls.registry[name] = cls
+
+    @classmethod
+    def _files(cls) -> list[str]:
+        """The names of the modules in the kind's folder; none where the kind is one file."""
+        return [module.name for module in iter_modules(getattr(sys.modules.get(f"xp.{cls.group}"), "__path__", []))]
+
+    @classmethod
+    def all(cls) -> dict[str, type[Self]]:
+        """Every component of this class by its name; imports all files of its kind."""
+        for file in cls._files():
+            import_module(f"xp.{cls.group}.{file}")
+        return {name: each for name, each in cls.registry.items() if issubclass(each, cls)}
+
+    @classmethod
+    def find(cls, name: str) -> type[Self]:
+        """The component of this name.
+
+        Raises:
+            ValueError: there is none (says the nearest one).
+        """
+        if name not in cls.registry and name in cls._files():
+            import_module(f"xp.{cls.group}.{name}")
+        found = cls.registry.get(name) or cls.all().get(name)
+        if found is None:
+            raise ValueError(f"name={name}: there is no such {cls.group}.{nearest(name, cls.all())}")
+        assert issubclass(found, cls)
+        return found
 
     @classmethod
     def choose(cls, value: Any) -> Self:
@@ -52,15 +89,9 @@ class Component(Settings):
         """
         if isinstance(value, cls):
             return value
-        kind = cls.__name__.lower()
         if not isinstance(value, dict):
-            raise ValueError(f"name: choose one, for example {kind}={next(iter(cls.registry))}")
-        name = value.get("name")
-        if name not in cls.registry:
-            raise ValueError(f"name={name}: there is no such {kind}.{nearest(str(name), cls.registry)}")
-        chosen = cls.registry[name].model_validate(value)
-        assert isinstance(chosen, cls)
-        return chosen
+            raise ValueError(f"name: choose one, for example {cls.group}={next(iter(cls.all()))}")
+        return cls.find(str(value.get("name"))).model_validate(value)
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -120,10 +119,6 @@ class Preparation:
         path, how = entry(self.folder, key, make)
         from datasets import load_from_disk
 
-        if how == "hit":
-            # What encoding sets in the processor, which is saved with the model, is set this way too.
-            with suppress(UserError):
-                self.task.encode(rows.select([0]), processor, labels)
         seconds = f"{len(rows):,} rows in {time.perf_counter() - started:.1f} s"
         words = {"hit": "cache hit", "made": f"made from {seconds}"}
         self.say(f"encoded {side}: {words.get(how, f'the cache was damaged; made anew from {seconds}')}")

@@ -59,7 +59,7 @@ def tasks(folders: Iterable[Path]) -> list[dict[str, str]]:
     for folder in folders:
         for file in sorted(folder.glob("task/*.yaml")):
             name = (yaml.safe_load(file.read_text()) or {}).get("name")
-            kind: Any = Task.registry.get(str(name))
+            kind: Any = Task.all().get(str(name))
             if kind is None:
                 raise UserError(f"{file}: name={name}: there is no such task")
             others = sorted(alias for alias, own in ALIASES.items() if own == file.stem)

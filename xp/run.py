@@ -84,10 +84,9 @@ class Run(Settings):
         if self.inputs is not None:
             raise ValueError(f"inputs: command={self.command} has rows, from data; use command=predict")
         if not isinstance(self.task, Trainable):
-            able = [name for name, each in Task.registry.items() if issubclass(each, Trainable)]
             raise ValueError(
                 f"task={self.task.name}: it can only predict; use command=predict, or one of the tasks that "
-                f"command={self.command} is for: {', '.join(sorted(able))}"
+                f"command={self.command} is for: {', '.join(sorted(Trainable.all()))}"
             )
         metric.check(self.task.metrics, self.task.answers)
         if self.training.batching == "packed" and not self.task.packable:
@@ -110,11 +109,9 @@ class Run(Settings):
             )
 
     def _check_columns(self) -> None:
-        known = {
-            column for each in Task.registry.values() if issubclass(each, Trainable) for column in each.known_columns()
-        }
-        tasks = [each for each in Task.registry.values() if issubclass(each, Task)]
-        known |= {part for each in tasks for part in (*each.inputs, *each.optional_inputs)}
+        if set(self.data.columns) <= type(self.task).known_columns():
+            return
+        known = set().union(*(each.known_columns() for each in Task.all().values()))  # A data set may be for another.
         for column in self.data.columns:
             if column not in known:
                 raise ValueError(f"data.columns.{column}: no task reads such a column.{nearest(column, known)}")
@@ -126,7 +123,9 @@ class Run(Settings):
         Raises:
             UserError: the first thing wrong with them, as one line.
         """
-        if isinstance(names := values.get("imports"), list):
+        if isinstance(names := values.get("imports"), list) and names:
+            for kind in (Model, Data, Task, Backend, Peft, Generation):
+                kind.all()  # So that it is the user's component that is told that its name is taken.
             imports.load([str(name) for name in names])
         try:
             return cls.model_validate(values)
@@ -190,7 +189,7 @@ def _keys_beside(path: list[str], values: dict[str, Any]) -> list[str]:
     for group, kind in (("model", Model), ("data", Data), ("task", Task), ("backend", Backend), ("peft", Peft),
                         ("generation", Generation)):  # fmt: skip
         if path[0] == group:
-            groups[group] = kind.registry[values[group]["name"]]
+            groups[group] = kind.find(values[group]["name"])
     settings = groups[path[0]]
     for part in path[1:-1]:
         inner = settings.model_fields[part].annotation if part in settings.model_fields else None

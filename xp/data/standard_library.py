@@ -19,13 +19,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import PositiveInt
 
 from xp.data.base import Data
-from xp.data.stdlib_chat import conversations
-from xp.data.stdlib_labels import branches, used_modules
-from xp.data.stdlib_lines import line_pairs, next_lines
-from xp.data.stdlib_questions import questions
-from xp.data.stdlib_summaries import docstrings
-from xp.data.stdlib_summaries import names as hidden_names
-from xp.data.stdlib_tokens import tagged_words
 from xp.error import UserError
 
 if TYPE_CHECKING:
@@ -83,20 +76,23 @@ def _packaged_functions(path: str, text: str) -> Iterator[dict[str, Any]]:
         yield {"text": source, "label": package}
 
 
-UNITS: dict[str, Callable[[str, str], Iterator[dict[str, Any]]]] = {
-    "file": _files,
-    "function": _packaged_functions,
-    "question": questions,
-    "docstring": docstrings,
-    "name": hidden_names,
-    "chat": conversations,
-    "used_modules": used_modules,
-    "branches": branches,
-    "tagged_words": tagged_words,
-    "next_lines": next_lines,
-    "line_pairs": line_pairs,
-}
-"""What makes the rows of each unit from a file's path inside the library and its text."""
+def _units() -> dict[str, Callable[[str, str], Iterator[dict[str, Any]]]]:
+    """What makes the rows of each unit from a file's path inside the library and its text."""
+    from xp.data import stdlib_chat, stdlib_labels, stdlib_lines, stdlib_questions, stdlib_summaries, stdlib_tokens
+
+    return {
+        "file": _files,
+        "function": _packaged_functions,
+        "question": stdlib_questions.questions,
+        "docstring": stdlib_summaries.docstrings,
+        "name": stdlib_summaries.names,
+        "chat": stdlib_chat.conversations,
+        "used_modules": stdlib_labels.used_modules,
+        "branches": stdlib_labels.branches,
+        "tagged_words": stdlib_tokens.tagged_words,
+        "next_lines": stdlib_lines.next_lines,
+        "line_pairs": stdlib_lines.line_pairs,
+    }
 
 
 def held_out(path: str) -> bool:
@@ -107,7 +103,8 @@ def held_out(path: str) -> bool:
 @cache
 def _rows(root: Path, unit: str) -> tuple[dict[str, Any], ...]:
     """The rows of every file, in the order of their path."""
-    return tuple(row | {"path": path} for path, text in _sources(root) for row in UNITS[unit](path, text))
+    read = _units()[unit]
+    return tuple(row | {"path": path} for path, text in _sources(root) for row in read(path, text))
 
 
 @cache

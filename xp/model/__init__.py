@@ -1,7 +1,5 @@
 """Model: the network and what turns inputs into tensors, pretrained or from scratch."""
 
 from xp.model.base import Loaded, Model, Wish, head, positions
-from xp.model.pretrained import Pretrained
-from xp.model.scratch import Scratch
 
-__all__ = ["Loaded", "Model", "Pretrained", "Scratch", "Wish", "head", "positions"]
+__all__ = ["Loaded", "Model", "Wish", "head", "positions"]

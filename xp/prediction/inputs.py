@@ -173,10 +173,9 @@ def _decoded(line: str) -> Any:
 
 def _rows(file: str, lines: Any, delimiter: str) -> Iterator[tuple[Any, str]]:
     """The rows of a table; in a tsv file, quotes stand for themselves."""
-    style: dict[str, Any] = {"delimiter": delimiter, "strict": True}
-    style["quoting"] = csv.QUOTE_MINIMAL if delimiter == "," else csv.QUOTE_NONE
     csv.field_size_limit(1 << 30)
-    reader = csv.reader(lines, **style)
+    quoting: Any = csv.QUOTE_MINIMAL if delimiter == "," else csv.QUOTE_NONE
+    reader = csv.reader(lines, delimiter=delimiter, strict=True, quoting=quoting)
     header = next(reader, [])
     if isinstance(fault := _readable("".join(header)), ValueError):
         raise UserError(f"inputs={file}: cannot be read as {Path(file).suffix[1:]}: {fault}; save the file as UTF-8")

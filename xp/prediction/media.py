@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from io import BytesIO
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from xp.error import UserError
 from xp.prediction.inputs import KINDS
+from xp.task.media import decoded_image, decoded_sound, opened_image, opened_sound
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,75 +47,45 @@ def size(row: dict[str, Any], rate: int | None) -> int:
         if kind is None or "://" in path:
             continue
         if kind == "image":
-            from PIL import Image, UnidentifiedImageError
-
-            try:
-                with Image.open(path) as opened:
-                    return int(opened.width * 100_000 + opened.height)
-            except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError):
-                return 0  # To read it will say why.
+            with suppress(ValueError, OSError), opened_image(path) as opened:  # To read it will say why.
+                return int(opened.width * 100_000 + opened.height)
         if kind == "audio":
-            try:
-                about = _soundfile().info(path)
-            except RuntimeError:
-                return 0
-            frames, own = int(about.frames), int(about.samplerate)
-            return math.ceil(frames * (rate or own) / own)
+            with suppress(ValueError, OSError), opened_sound(path) as file:
+                return math.ceil(int(file.frames) * (rate or file.samplerate) / int(file.samplerate))
     return 0
 
 
 def image(path: str) -> Image:
     """An image the right way up, in red, green and blue."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
     try:
-        with Image.open(_opened(path)) as opened:
-            if opened.mode.startswith(("I", "F")):
-                raise ValueError(
-                    f"image: {path} has pixels of more than 8 bits, which would be cut off; convert it first"
-                )
-            return ImageOps.exif_transpose(opened).convert("RGB")
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"image: {path} cannot be read: {str(error) or type(error).__name__}") from error
+        return decoded_image(_fetched(path))
+    except (ValueError, OSError) as error:
+        raise ValueError(f"image: {path} {_said(error)}") from error
 
 
 def audio(path: str, rate: int) -> np.ndarray:
     """A sound's samples (samples,), float32 between -1 and 1, its channels averaged, at ``rate`` samples a second."""
-    soundfile = _soundfile()
     try:
-        samples, own = soundfile.read(_opened(path), dtype="float32", always_2d=True)
-    except (RuntimeError, OSError) as error:
-        raise ValueError(f"audio: {path} cannot be read: {' '.join(str(error).split())}") from error
-    if not len(samples):
-        raise ValueError(f"audio: {path} has no samples")
-    mono = samples.mean(1)
-    if own != rate:
-        from scipy.signal import resample_poly
-
-        common = math.gcd(own, rate)
-        mono = resample_poly(mono, rate // common, own // common).astype("float32")
-    found: np.ndarray = mono
-    return found
+        return decoded_sound(_fetched(path), rate)
+    except (ValueError, OSError) as error:
+        raise ValueError(f"audio: {path} {_said(error)}") from error
 
 
-def _opened(path: str) -> Any:
-    """A path as it is; what a web address gives, as a file."""
+def _said(error: Exception) -> str:
+    """The end of a sentence that begins with the file."""
+    return str(error) if isinstance(error, ValueError) else f"cannot be read: {error}"
+
+
+def _fetched(path: str) -> Any:
+    """A path as it is; what a web address gives, as its bytes."""
     if "://" not in path:
         return path
     from urllib.request import urlopen
 
     if not path.startswith(("http://", "https://")):
-        raise ValueError(f"{path}: only http and https addresses are read")
+        raise ValueError("is at an address that is not read: only http and https")
     with urlopen(path, timeout=60) as answer:
-        return BytesIO(answer.read())
-
-
-def _soundfile() -> Any:
-    try:
-        import soundfile
-    except ImportError as error:
-        raise lacking(error) from error
-    return soundfile
+        return {"bytes": answer.read()}
 
 
 def lacking(error: ImportError) -> UserError:

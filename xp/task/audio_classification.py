@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -21,13 +20,12 @@ from xp.task.classification import (
     class_outcomes,
     class_scores,
 )
-from xp.task.media import beside, opened, shown, unreadable
+from xp.task.media import beside, decoded_sound, opened_sound, shown, unreadable
 from xp.task.prediction import ClassPrediction
 
 if TYPE_CHECKING:
     import numpy as np
     from datasets import Dataset
-    from soundfile import SoundFile
     from torch import Tensor, nn
 
     from xp.findings import Findings
@@ -71,7 +69,7 @@ class AudioClassification(Trainable, name="audio_classification"):
     def fault(self, row: dict[str, Any]) -> str | None:
         """A sound that is missing, not readable by its header, or empty, or no label."""
         try:
-            with _opened(row["audio"]):
+            with opened_sound(row["audio"]):
                 return class_fault(row)
         except ValueError as error:
             return f"audio: {error}"
@@ -83,7 +81,7 @@ class AudioClassification(Trainable, name="audio_classification"):
         for batch in rows.select_columns(["audio"]).iter(100):
             for value in batch["audio"]:
                 try:
-                    with _opened(value) as file:
+                    with opened_sound(value) as file:
                         seconds.append(file.frames / file.samplerate)
                 except ValueError as error:
                     raise unreadable({"row": len(seconds), "audio": value}, "audio", str(error)) from error
@@ -190,39 +188,7 @@ def decoded(row: dict[str, Any], rate: int, max_seconds: float) -> np.ndarray:
     Raises:
         UserError: it cannot be decoded (names file and row).
     """
-    import numpy as np
-    from scipy.signal import resample_poly
-    from soundfile import SoundFileError
-
     try:
-        with _opened(row["audio"]) as file:
-            there = file.samplerate
-            samples = file.read(frames=math.ceil(max_seconds * there), dtype="float32", always_2d=True)
-    except (ValueError, SoundFileError) as error:
+        return decoded_sound(row["audio"], rate, max_seconds)
+    except ValueError as error:
         raise unreadable(row, "audio", str(error)) from error
-    if not len(samples) or not np.isfinite(samples).all():
-        raise unreadable(row, "audio", "has samples that are no numbers" if len(samples) else "cannot be decoded")
-    wave: np.ndarray = samples.mean(axis=1)
-    if there != rate:
-        common = math.gcd(rate, there)
-        wave = resample_poly(wave, rate // common, there // common)
-    return np.asarray(wave[: max(1, round(max_seconds * rate))], dtype=np.float32)
-
-
-def _opened(value: Any) -> SoundFile:
-    """The sound file, its header read.
-
-    Raises:
-        ValueError: there is none, its format is not known, or it holds no sound.
-    """
-    import soundfile
-
-    try:
-        file = soundfile.SoundFile(opened(value))
-    except soundfile.SoundFileError as error:
-        said = getattr(error, "error_string", str(error))
-        raise ValueError(f"cannot be read: {said} (wav, flac, ogg and mp3 can)") from error
-    if not file.frames:
-        file.close()
-        raise ValueError("is empty")
-    return file

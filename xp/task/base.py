@@ -84,7 +84,8 @@ class Trainable(Task):
     @classmethod
     def known_columns(cls) -> set[str]:
         """All columns that this task may read."""
-        return {*cls.columns, *cls.optional_columns, *(column for columns in cls.other_columns for column in columns)}
+        others = (column for columns in cls.other_columns for column in columns)
+        return {*super().known_columns(), *cls.columns, *cls.optional_columns, *others}
 
     def resolved(self, rows: Dataset) -> Self:
         """This task, decided by ``rows`` what was left to them; a UserError if that does not go with the rest."""

@@ -19,7 +19,7 @@ from xp.task.classification import (
     class_outcomes,
     class_scores,
 )
-from xp.task.media import beside, opened, shown, unreadable
+from xp.task.media import beside, decoded_image, opened_image, shown, unreadable
 from xp.task.prediction import ClassPrediction
 
 if TYPE_CHECKING:
@@ -68,12 +68,10 @@ class ImageClassification(Trainable, name="image_classification"):
         Reads no more than the file's header and checksums; what only decoding can tell is told by `collate`.
         """
         try:
-            with _opened(row["image"]) as image:
+            with opened_image(row["image"]) as image:
                 image.verify()
         except ValueError as error:
             return f"image: {error}"
-        except Exception as error:  # Decoders raise whatever they like: SyntaxError, struct.error, EOFError, ...
-            return f"image: cannot be read: {_said(error)}"
         return class_fault(row)
 
     def encode(self, rows: Dataset, processor: Any, labels: Sequence[str]) -> Encoded:
@@ -156,31 +154,10 @@ def decoded(row: dict[str, Any]) -> Image:
     Raises:
         UserError: it cannot be decoded (names file and row).
     """
-    from PIL import ImageOps
-
     try:
-        with _opened(row["image"]) as image:
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode == "P":  # A palette's transparency makes Pillow warn, unless it goes by way of RGBA.
-                upright = upright.convert("RGBA")
-            return upright.convert("RGB")
+        return decoded_image(row["image"])
     except ValueError as error:
         raise unreadable(row, "image", str(error)) from error
-    except Exception as error:  # As in `fault`.
-        raise unreadable(row, "image", f"cannot be decoded: {_said(error)}") from error
-
-
-def _opened(value: Any) -> Image:
-    from PIL import Image
-
-    source = opened(value)
-    image = Image.open(source)
-    if image.mode.startswith(("I", "F")):
-        image.close()
-        raise ValueError(
-            f"has pixels of more than 8 bits (mode {image.mode}), which would be cut off; convert it first"
-        )
-    return image
 
 
 def _changed(image: Image, row: dict[str, Any]) -> Image:

@@ -1,4 +1,4 @@
-"""What tasks on decoders share: rows laid into sequences, and the loss of each token."""
+"""What tasks on tokens share: rows laid into sequences, and the loss of each token."""
 
 from __future__ import annotations
 
@@ -40,6 +40,21 @@ def laid(
     return batch | {"position_ids": padded(positions, 0), "attention_mask": same.tril()}
 
 
+def apart(rows: Sequence[dict[str, Any]], pad: int) -> dict[str, Tensor]:
+    """``input_ids``, ``attention_mask`` and ``labels``, all (rows, longest), for networks that see a row as a whole."""
+    return {
+        "input_ids": padded([row["input_ids"] for row in rows], pad),
+        "attention_mask": padded([[1] * len(row["input_ids"]) for row in rows], 0),
+        "labels": padded([row["labels"] for row in rows], IGNORE),
+    }
+
+
+def token_logits(network: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    """Logits (rows, longest, classes) in float32 of a batch of `apart`."""
+    logits: Tensor = network(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+    return logits.float()
+
+
 def predicted(network: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     """Logits (sequences, longest - 1, vocabulary) in float32, and the labels they are to meet."""
     inputs = {name: value for name, value in batch.items() if name != "labels"}
@@ -47,7 +62,13 @@ def predicted(network: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Ten
 
 
 def token_losses(logits: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
-    """Loss of each token (sequences, longest - 1), zero where nothing is to be predicted."""
+    """Loss of each token, in the shape of ``labels``, zero where nothing is to be predicted.
+
+    Args:
+        logits: (sequences, tokens, classes), float32.
+        labels: (sequences, tokens).
+        label_smoothing: share of the target that is spread over all classes.
+    """
     from torch.nn.functional import cross_entropy
 
     losses = cross_entropy(

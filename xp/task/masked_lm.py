@@ -11,8 +11,9 @@ from pydantic import Field, model_validator
 
 from xp.error import UserError
 from xp.findings import Findings, worst
-from xp.task.base import IGNORE, Encoded, Trainable, mapped, padded, settled
+from xp.task.base import IGNORE, Encoded, Trainable, mapped, settled
 from xp.task.encoding import frame
+from xp.task.language import apart, token_logits, token_losses
 from xp.task.prediction import MaskPrediction
 
 if TYPE_CHECKING:
@@ -162,33 +163,18 @@ class MaskedLM(Trainable, name="masked_lm"):
 
     def collate(self, sequences: Sequence[Sequence[dict[str, Any]]], processor: Any) -> dict[str, Tensor]:
         """``input_ids``, ``attention_mask`` and ``labels``, all (rows, longest)."""
-        rows = [row for (row,) in sequences]
-        return {
-            "input_ids": padded([row["input_ids"] for row in rows], processor.pad_token_id),
-            "attention_mask": padded([[1] * len(row["input_ids"]) for row in rows], 0),
-            "labels": padded([row["labels"] for row in rows], IGNORE),
-        }
-
-    def _logits(self, network: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-        logits: Tensor = network(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-        return logits.float()
+        return apart([row for (row,) in sequences], processor.pad_token_id)
 
     def loss(self, network: nn.Module, batch: dict[str, Tensor], label_smoothing: float) -> Tensor:
         """Cross-entropy, summed over the hidden tokens."""
-        from torch.nn.functional import cross_entropy
-
-        logits = self._logits(network, batch).flatten(0, 1)
-        target = batch["labels"].flatten()
-        return cross_entropy(logits, target, ignore_index=IGNORE, reduction="sum", label_smoothing=label_smoothing)
+        return token_losses(token_logits(network, batch), batch["labels"], label_smoothing).sum()
 
     def outcomes(
         self, network: nn.Module, batch: dict[str, Tensor], processor: Any, generation: Any
     ) -> dict[str, np.ndarray]:
         """The summed ``loss`` of each row, and how many of its hidden tokens are ``right``."""
-        from torch.nn.functional import cross_entropy
-
-        logits, target = self._logits(network, batch), batch["labels"]
-        losses = cross_entropy(logits.transpose(1, 2), target, ignore_index=IGNORE, reduction="none")
+        logits, target = token_logits(network, batch), batch["labels"]
+        losses = token_losses(logits, target, 0.0)
         right = (logits.argmax(-1) == target).sum(-1)
         return {"loss": losses.sum(-1).cpu().double().numpy(), "right": right.cpu().numpy()}
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +12,10 @@ from typing import TYPE_CHECKING, Any
 from xp.error import UserError
 
 if TYPE_CHECKING:
+    import numpy as np
     from datasets import Dataset
+    from PIL.Image import Image
+    from soundfile import SoundFile
 
 
 def opened(value: Any) -> str | BytesIO:
@@ -31,6 +37,83 @@ def opened(value: Any) -> str | BytesIO:
     if not Path(path).is_file():
         raise ValueError("there is no such file")
     return path
+
+
+@contextmanager
+def opened_image(value: Any) -> Iterator[Image]:
+    """An image, its header read; what goes wrong with its decoder inside is a ValueError too.
+
+    Raises:
+        ValueError: it cannot be read, or has pixels of more than 8 bits, which eight would cut off.
+    """
+    import PIL.Image
+
+    source = opened(value)
+    try:
+        with PIL.Image.open(source) as image:
+            if image.mode.startswith(("I", "F")):
+                raise ValueError(f"has pixels of more than 8 bits (mode {image.mode}); convert it first")
+            yield image
+    except ValueError:
+        raise
+    except Exception as error:  # Decoders raise whatever they like: SyntaxError, struct.error, EOFError, ...
+        said = " ".join(str(error).split())[:300] or type(error).__name__
+        raise ValueError(f"cannot be read: {said}") from error
+
+
+def decoded_image(value: Any) -> Image:
+    """An image, upright, in 8-bit red, green and blue; raises as `opened_image`."""
+    from PIL import ImageOps
+
+    with opened_image(value) as image:
+        upright = ImageOps.exif_transpose(image)
+        if upright.mode == "P":  # A palette's transparency makes Pillow warn, unless it goes by way of RGBA.
+            upright = upright.convert("RGBA")
+        return upright.convert("RGB")
+
+
+@contextmanager
+def opened_sound(value: Any) -> Iterator[SoundFile]:
+    """A sound file, its header read.
+
+    Raises:
+        ValueError: it cannot be read, or holds no sound.
+    """
+    import soundfile
+
+    source = opened(value)
+    try:
+        with soundfile.SoundFile(source) as file:
+            if not file.frames:
+                raise ValueError("is empty")
+            yield file
+    except soundfile.SoundFileError as error:
+        said = getattr(error, "error_string", str(error))
+        raise ValueError(f"cannot be read: {said} (wav, flac, ogg and mp3 can)") from error
+
+
+def decoded_sound(value: Any, rate: int, max_seconds: float = math.inf) -> np.ndarray:
+    """The beginning of a sound (samples,): float32, the mean of its channels, ``rate`` samples a second.
+
+    Raises:
+        ValueError: as `opened_sound`, or its samples are no numbers.
+    """
+    import numpy as np
+    from scipy.signal import resample_poly
+
+    with opened_sound(value) as file:
+        there = file.samplerate
+        frames = min(file.frames, math.ceil(max_seconds * there)) if max_seconds < math.inf else -1
+        samples = file.read(frames=frames, dtype="float32", always_2d=True)
+    if not len(samples) or not np.isfinite(samples).all():
+        raise ValueError("has samples that are no numbers" if len(samples) else "cannot be decoded")
+    wave: np.ndarray = samples.mean(axis=1)
+    if there != rate:
+        common = math.gcd(rate, there)
+        wave = resample_poly(wave, rate // common, there // common)
+    if max_seconds < math.inf:
+        wave = wave[: max(1, round(max_seconds * rate))]
+    return np.asarray(wave, dtype=np.float32)
 
 
 def file_name(value: Any) -> str:

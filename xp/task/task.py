@@ -45,6 +45,11 @@ class Task(Component):
     parts: ClassVar[tuple[str, ...]] = ()
     """What `answer` gets as attributes of its processor (tokenizer, ...); where empty, it gets a `processor_class`."""
 
+    @classmethod
+    def known_columns(cls) -> set[str]:
+        """All columns that this task may read."""
+        return {*cls.inputs, *cls.optional_inputs}
+
     @property
     def options(self) -> dict[str, Any]:
         """The settings under the names of the pipeline's parameters; null leaves one to the pipeline."""

@@ -11,13 +11,15 @@ from pydantic import Field, PositiveInt
 from xp import metric
 from xp.error import UserError
 from xp.findings import Findings, worst
+from xp.task import languages
 from xp.task.base import IGNORE, Encoded, Trainable, mapped, padded
-from xp.task.languages import language_token
+from xp.task.language import token_losses
 
 if TYPE_CHECKING:
     import numpy as np
     from datasets import Dataset
     from torch import Tensor, nn
+    from transformers import PreTrainedModel
 
 
 class Text2TextGeneration(Trainable, name="text2text_generation"):
@@ -71,9 +73,13 @@ class Text2TextGeneration(Trainable, name="text2text_generation"):
                 return f"{column}: is empty"
         return None
 
+    def equip(self, processor: Any, network: PreTrainedModel | None, adapted: bool) -> list[str]:
+        """Tell the tokenizer its languages, for models that know several."""
+        languages.settle(processor, self.source_language, self.target_language)
+        return []
+
     def encode(self, rows: Dataset, processor: Any, labels: Sequence[str]) -> Encoded:
         """``input_ids`` of prefix and text, ``labels`` of the target, which always end with the end token."""
-        language_token(processor, self.source_language, self.target_language)
         end = processor.eos_token_id
         if end is None:
             raise UserError(f"task={self.name}: this model's tokenizer has no end token; choose another model")
@@ -138,22 +144,13 @@ class Text2TextGeneration(Trainable, name="text2text_generation"):
 
     def _token_losses(self, network: nn.Module, batch: dict[str, Tensor], label_smoothing: float) -> Tensor:
         """Loss of each token of the targets (rows, longest target), zero where there is none."""
-        from torch.nn.functional import cross_entropy
-
         labels = batch["labels"]
         logits = network(
             input_ids=batch["input_ids"],
             attention_mask=batch["attention_mask"],
             decoder_input_ids=_shifted(network, labels),
         ).logits.float()
-        losses = cross_entropy(
-            logits.flatten(0, 1),
-            labels.flatten(),
-            ignore_index=IGNORE,
-            reduction="none",
-            label_smoothing=label_smoothing,
-        )
-        return losses.view(labels.shape)
+        return token_losses(logits, labels, label_smoothing)
 
     def loss(self, network: nn.Module, batch: dict[str, Tensor], label_smoothing: float) -> Tensor:
         """Cross-entropy, summed over the tokens of the targets, each predicted from the true ones before it."""
@@ -177,7 +174,7 @@ class Text2TextGeneration(Trainable, name="text2text_generation"):
         self, inputs: dict[str, Tensor], network: Any, processor: Any, generation: Any
     ) -> tuple[list[str], list[bool]]:
         """An answer to each row, and whether it came to its end within ``generation.max_new_tokens``."""
-        begin = language_token(processor, self.source_language, self.target_language)
+        begin = languages.first_token(processor, self.target_language)
         tokens = generation.generate(network, inputs, processor, first=begin).tolist()
         texts = processor.batch_decode(tokens, skip_special_tokens=True)
         return [text.strip() for text in texts], [processor.eos_token_id in row for row in tokens]
@@ -197,7 +194,6 @@ class Text2TextGeneration(Trainable, name="text2text_generation"):
             processor: its tokenizer.
             generation: how to write.
         """
-        language_token(processor, self.source_language, self.target_language)
         tokens, _ = self._sources([each["text"] for each in inputs], processor)
         batch = {name: value.to(network.device) for name, value in _inputs(tokens, processor).items()}
         texts, _ = self._written(batch, network, processor, generation)

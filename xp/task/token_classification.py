@@ -15,6 +15,7 @@ from xp.findings import Findings, confusion, per_class, worst
 from xp.task.base import IGNORE, Encoded, Trainable, mapped, objects, padded, settled
 from xp.task.classification import class_config
 from xp.task.encoding import encode_words, frame, word_windows
+from xp.task.language import apart, token_logits, token_losses
 from xp.task.prediction import TokenPrediction
 
 if TYPE_CHECKING:
@@ -156,33 +157,19 @@ class TokenClassification(Trainable, name="token_classification"):
     def collate(self, sequences: Sequence[Sequence[dict[str, Any]]], processor: Any) -> dict[str, Tensor]:
         """``input_ids``, ``attention_mask`` and ``labels`` (rows, longest), ``first`` (rows, most words)."""
         rows = [row for (row,) in sequences]
-        return {
-            "input_ids": padded([row["input_ids"] for row in rows], processor.pad_token_id),
-            "attention_mask": padded([[1] * len(row["input_ids"]) for row in rows], 0),
-            "labels": padded([row["labels"] for row in rows], IGNORE),
-            "first": padded([row["first"] for row in rows], IGNORE),
-        }
-
-    def _logits(self, network: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-        logits: Tensor = network(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-        return logits.float()
+        first = padded([row["first"] for row in rows], IGNORE)
+        return apart(rows, processor.pad_token_id) | {"first": first}
 
     def loss(self, network: nn.Module, batch: dict[str, Tensor], label_smoothing: float) -> Tensor:
         """Cross-entropy, summed over the tokens that carry a tag."""
-        from torch.nn.functional import cross_entropy
-
-        logits = self._logits(network, batch).flatten(0, 1)
-        target = batch["labels"].flatten()
-        return cross_entropy(logits, target, ignore_index=IGNORE, reduction="sum", label_smoothing=label_smoothing)
+        return token_losses(token_logits(network, batch), batch["labels"], label_smoothing).sum()
 
     def outcomes(
         self, network: nn.Module, batch: dict[str, Tensor], processor: Any, generation: Any
     ) -> dict[str, np.ndarray]:
         """The summed ``loss`` of each row, and the predicted tag ids of its words, -1 for one that was cut off."""
-        from torch.nn.functional import cross_entropy
-
-        logits, first = self._logits(network, batch), batch["first"]
-        losses = cross_entropy(logits.transpose(1, 2), batch["labels"], ignore_index=IGNORE, reduction="none")
+        logits, first = token_logits(network, batch), batch["first"]
+        losses = token_losses(logits, batch["labels"], 0.0)
         tags = logits.argmax(-1).gather(1, first.clamp(min=0)).masked_fill(first < 0, -1)
         counts = (first != IGNORE).sum(-1).tolist()
         words = [row[:count] for row, count in zip(tags.cpu().tolist(), counts, strict=True)]
