@@ -11,7 +11,7 @@ from conftest import ROOT
 
 LAYERS = [
     {"error", "world", "batching", "step"},  # import nothing of xp
-    {"component", "metric", "findings", "cache"},
+    {"component", "metric", "findings", "cache", "hub"},
     {"imports"},
     {"tracking", "hardware", "checkpoint"},
     {"model", "peft", "task", "data", "generation"},

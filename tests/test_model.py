@@ -261,7 +261,11 @@ def test_the_seed_decides_the_new_weights(run: Ran) -> None:
 WRONG = [
     (["model.path=runs/nowhere"], "model.path=runs/nowhere: there is no such folder"),
     (["model.path=./nowhere"], "model.path=./nowhere: there is no such folder"),
-    (["model.path=nobody/nothing"], "model.path=nobody/nothing: neither a folder here nor a model that the hub"),
+    (
+        ["model.path=nobody/nothing"],
+        "model.path=nobody/nothing: there is no such folder here; as an id of the hub: it is not in the cache, and the "
+        "hub cannot be reached (HF_HUB_OFFLINE is set)",
+    ),
     (["model.path=empty"], "model.path=empty"),
     (["model.path=mlflow:0123"], "model.path=mlflow:0123: "),
     (["model.path=${corpus}"], "model.path"),

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xp import hub
 from xp.data.base import Data
 from xp.data.splits import Side
 from xp.error import UserError, nearest
@@ -58,21 +63,77 @@ class Hub(Data, name="hub"):
 
     def _split(self, split: str, wanted: str | None, streaming: bool = False) -> Any:
         from datasets import load_dataset
-        from datasets.exceptions import DatasetNotFoundError
+        from datasets.exceptions import DatasetsError
 
         if wanted is None:
             return None
+        if not os.path.isdir(self.path):
+            hub.settle()
+        logging.getLogger("datasets.packaged_modules").setLevel(logging.CRITICAL)  # What it says is in the error too.
         try:
-            return load_dataset(self.path, self.subset, split=wanted, revision=self.revision, streaming=streaming)
-        except DatasetNotFoundError as error:
-            raise UserError(f"data.path={self.path}: no such data set on the hub, or no right to read it") from error
-        except ConnectionError as error:
+            rows = load_dataset(self.path, self.subset, split=wanted, revision=self.revision, streaming=streaming)
+        except (DatasetsError, ValueError, OSError, RuntimeError) as error:
+            raise UserError(self._told(split, wanted, error)) from error
+        self._check_revision(rows)
+        return rows
+
+    def _told(self, split: str, wanted: str, error: Exception) -> str:
+        """What the error means for the one who wrote the config, with the nearest valid word."""
+        said = " ".join(str(error).split())
+        if wrong := self._wrong_name(split, wanted, said):
+            return wrong
+        path = f"data.path={self.path}"
+        if "scripts are no longer supported" in said:
+            return (
+                f"{path}: it holds a script, which datasets no longer runs; the hub's own copy in parquet may be there "
+                "as data.revision=refs/convert/parquet"
+            )
+        if type(error).__name__ in ("DataFilesNotFoundError", "EmptyDatasetError"):
+            return f"{path}: there are no files in it that datasets can read"
+        folder = os.path.isdir(self.path)
+        if not folder and (self.path.startswith((".", "/", "~")) or self.path.count("/") > 1):
+            return f"{path}: there is no such folder"
+        if not folder and (fault := hub.fault("dataset", self.path, self.revision, error)):
+            return f"data.{fault[0]}={getattr(self, fault[0])}: {fault[1]}"
+        cause = str(error.__cause__ or error).strip().splitlines()
+        return f"{path}: its {wanted} split cannot be read: {cause[-1] if cause else repr(error)}"
+
+    def _wrong_name(self, split: str, wanted: str, said: str) -> str:
+        """What is wrong with the split or the subset, by what datasets says and lists; nothing if it is neither."""
+
+        def listed(pattern: str) -> list[str]:
+            found = re.search(pattern + r" \[(.*?)\]", said)
+            return [each.strip(" '\"") for each in found[1].split(",")] if found else []
+
+        name = re.split(r"[\[+]", wanted)[0]
+        if there := listed("(?:Should be one of|Available splits:)"):
+            if name in there and "[" in wanted:
+                return f"data.{split}={wanted}: a stream has no slices; use data.{split}={name} and data.{split}_rows"
+            return f"data.{split}={wanted}: {self.path} has no such split.{nearest(name, there)}"
+        if there := listed("BuilderConfig '.*' not found. Available:"):
+            return f"data.subset={self.subset}: {self.path} has no such subset.{nearest(str(self.subset), there)}"
+        if there := listed("Config name is missing.*?available configs:"):
+            return f"data.subset is not set, and {self.path} has several: {', '.join(there)}"
+        return ""
+
+    def _check_revision(self, rows: Any) -> None:
+        """Refuse rows of another revision: what datasets takes from its cache where the hub gives it none.
+
+        Raises:
+            UserError: they are of another commit than the one that this revision last stood for.
+        """
+        from huggingface_hub import constants
+
+        files = getattr(rows, "cache_files", None)  # A stream has none.
+        if os.path.isdir(self.path) or not files:
+            return
+        held = Path(files[0]["filename"]).parent.name
+        refs = Path(constants.HF_HUB_CACHE, f"datasets--{self.path.replace('/', '--')}", "refs")
+        known = refs / (self.revision or "main")
+        wanted = known.read_text().strip() if known.is_file() else self.revision
+        if wanted is not None and held != wanted:
+            why = "cannot be reached" if constants.is_offline_mode() else "gives nothing that can be read at this one"
             raise UserError(
-                f"data.path={self.path}: the hub cannot be reached and the data set is not in the local cache; "
-                "go online, or use data=files"
-            ) from error
-        except (ValueError, OSError) as error:
-            said = " ".join(str(error).split())
-            names = said.partition("Should be one of [")[2].partition("]")[0].replace("'", "").split(", ")
-            hint = nearest(wanted, names) if names != [""] else ""
-            raise UserError(f"data.{split}={wanted} of data.path={self.path}: {said}{hint}") from error
+                f"data.revision={self.revision or 'null'}: the cache has {self.path} at another revision, {held[:12]}, "
+                f"and the hub {why}"
+            )

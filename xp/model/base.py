@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from xp import hub
 from xp.component import Component
 from xp.error import UserError, nearest
 
@@ -144,7 +145,7 @@ def positions(config: PretrainedConfig) -> int | None:
 
 
 @contextmanager
-def loading(path: str, auto_class: str = "") -> Iterator[None]:
+def loading(path: str, auto_class: str = "", revision: str | None = None) -> Iterator[None]:
     """Turns what transformers raises on a missing, broken or unfit model into a `UserError`."""
     from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
@@ -163,5 +164,8 @@ def loading(path: str, auto_class: str = "") -> Iterator[None]:
             if auto_class == "AutoModelForSeq2SeqLM":
                 said += " (a decoder learns to answer with task=chat)"
         elif isinstance(error, OSError) and not Path(path).exists():
-            said = "neither a folder here nor a model that the hub or its cache gives; check the name, or go online"
+            key, why = hub.fault("model", path, revision, error) or ("path", said)
+            if key == "revision":
+                raise UserError(f"model.revision={revision}: {why}") from error
+            said = f"there is no such folder here; as an id of the hub: {why}"
         raise UserError(f"model.path={path}: {said[:400]}") from error

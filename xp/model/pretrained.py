@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xp import hub
 from xp.error import UserError, nearest
 from xp.model.base import Described, Loaded, Model, Wish, loading, nameless
 from xp.model.processor import load_processor
@@ -48,6 +49,8 @@ class Pretrained(Model, name="pretrained"):
             raise UserError(
                 f"model.path={self.path}: there is no such folder.{nearest(path, beside) if beside else ''}"
             )
+        if not os.path.isdir(path):
+            hub.settle()
         return path
 
     def load(self, wish: Wish) -> Loaded:
@@ -95,7 +98,7 @@ class Pretrained(Model, name="pretrained"):
         """Config, labels and tokenizer in ``path``."""
         import transformers
 
-        with loading(self.path):
+        with loading(self.path, revision=self.revision):
             described = transformers.AutoConfig.from_pretrained(path, **self._source)
         self._check_config(described)
         labels = self._labels(described, wish)
@@ -119,7 +122,7 @@ class Pretrained(Model, name="pretrained"):
         auto = getattr(transformers, auto_class)
 
         def loaded(**more: Any) -> tuple[PreTrainedModel, dict[str, Any]]:
-            with loading(self.path, auto_class):
+            with loading(self.path, auto_class, self.revision):
                 network, report = auto.from_pretrained(
                     str(Path(path).absolute()) if Path(path).is_dir() else path,  # An adapter's config will name it.
                     config=described.config,
