@@ -265,6 +265,7 @@ def test_an_image_comes_from_the_web(monkeypatch: pytest.MonkeyPatch) -> None:
         ("post_process requires the Torchvision library but it was not found", "pip install 'xp[image]'"),
         ("VideoClassificationPipeline requires the PyAv library", "pip install 'xp[video]'"),
         ("apply_tesseract requires the pytesseract library", "pip install 'xp[document]'"),
+        ("`pytesseract` is not installed, and `av`, which is, cannot do it", "pip install 'xp[document]'"),
     ],
 )
 def test_a_package_that_is_lacking_is_named_with_the_extra_that_brings_it(message: str, install: str) -> None:

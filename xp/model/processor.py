@@ -13,9 +13,6 @@ if TYPE_CHECKING:
 def load_processor(kind: str, path: str, wanted: dict[str, Any], **source: Any) -> Any:
     """The processor that is saved in ``path``, with some of its options set anew.
 
-    Images are resized by Pillow even where torchvision is installed: the two differ in the last bits of a pixel,
-    and a model must not depend on what else a machine has.
-
     Args:
         kind: which of transformers' Auto classes it is.
         path: a folder or a repository of the hub.
@@ -27,16 +24,35 @@ def load_processor(kind: str, path: str, wanted: dict[str, Any], **source: Any) 
     """
     import transformers
 
-    auto = getattr(transformers, kind)
-    if kind == "AutoImageProcessor":
-        source["backend"] = "pil"
-    processor = auto.from_pretrained(path, **source)
+    processor = saved_processor(kind, path, **source)
     if not wanted:
         return processor
     check_options(processor, wanted)
     if hasattr(processor, "from_dict"):
         return type(processor).from_dict(processor.to_dict() | wanted)
-    return auto.from_pretrained(path, **source, **wanted)
+    return getattr(transformers, kind).from_pretrained(path, **source, **wanted)
+
+
+def saved_processor(kind: str, path: str, **source: Any) -> Any:
+    """The processor that is saved in ``path``, as it is.
+
+    Images are resized by Pillow even where torchvision is installed: the two differ in the last bits of a pixel,
+    and a model must not depend on what else a machine has. torchvision does it for the few that have no other.
+
+    Args:
+        kind: which of transformers' Auto classes it is.
+        path: a folder or a repository of the hub.
+        source: revision and trust of a repository.
+    """
+    import transformers
+
+    if kind == "AutoImageProcessor":
+        return transformers.AutoImageProcessor.from_pretrained(path, backend="pil", **source)
+    processor = getattr(transformers, kind).from_pretrained(path, **source)
+    if kind == "AutoProcessor" and getattr(processor, "image_processor", None) is not None:
+        # Not by `backend` in the call above: the tokenizer would take it, too, as its own.
+        processor.image_processor = saved_processor("AutoImageProcessor", path, **source)
+    return processor
 
 
 def new_processor(kind: str, config: PretrainedConfig, wanted: dict[str, Any]) -> Any:

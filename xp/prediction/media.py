@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import suppress
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from xp.error import UserError
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 EXTRAS = {
     "torchvision": "image", "timm": "image", "av": "video",
-    "pyav": "video", "pytesseract": "document", "tesseract": "document", "torchcodec": "video",
+    "pyav": "video", "pytesseract": "document", "tesseract": "document",
 }  # fmt: skip
 """Packages that some models need, and the extra of xp that brings them."""
 
@@ -91,8 +92,9 @@ def _fetched(path: str) -> Any:
 def lacking(error: ImportError) -> UserError:
     """One line about a package that is not installed, with the extra that brings it."""
     said = " ".join(str(error).split())
-    words = {word.strip("`'\".,:()").lower() for word in said.split()}
-    extras = sorted({EXTRAS[word] for word in words & set(EXTRAS)})
-    names = ", ".join(sorted(words & set(EXTRAS))) or (error.name or "a package")
+    words = {word.strip("`'\".,:()").lower() for word in said.split()} & set(EXTRAS)
+    words = {word for word in words if find_spec(word) is None} or words  # Others may be named as what was tried.
+    extras = sorted({EXTRAS[word] for word in words})
+    names = ", ".join(sorted(words)) or (error.name or "a package")
     install = f"; pip install 'xp[{','.join(extras)}]'" if extras else f"; pip install {error.name or 'it'}"
     return UserError(f"{names} is needed for this and is not installed{install} ({said[:120]})")

@@ -11,6 +11,7 @@ from xp.error import UserError
 from xp.generation import Generation
 from xp.model import Loaded, positions
 from xp.model.base import loading
+from xp.model.processor import saved_processor
 from xp.model.tokenizer import settle_pad
 from xp.prediction import media
 from xp.prediction.inputs import KINDS
@@ -125,6 +126,9 @@ def make(task: Task, loaded: Loaded, source: dict[str, Any], generation: Generat
         raise _explained(error) from error
     finally:
         news.set_verbosity_error()
+    if getattr(made, "image_processor", None) is not None:
+        # Only with torchvision is there a video processor, made of the same file; it takes other frames of a video.
+        made.video_processor = None
     batches = task.batches and (tokenizer is None or pads)
 
     measures = made.tokenizer if not any(part in KINDS for part in task.inputs) else None
@@ -181,7 +185,7 @@ def _parts(path: str, flags: dict[str, bool | None], source: dict[str, Any]) -> 
             continue
         try:
             with loading(path):
-                found = getattr(transformers, PARTS[part]).from_pretrained(path, **source)
+                found = saved_processor(PARTS[part], path, **source)
         except UserError as error:
             if needed:
                 raise _explained(error) from error
