@@ -149,8 +149,9 @@ def test_labels_that_the_model_does_not_have_are_refused(tokenizer: Any) -> None
     empty = Dataset.from_dict({"text": ["a"], "label": [[]]})
     with pytest.raises(UserError, match="no row has a label"):
         task("multi_label").label_names(empty.cast_column("label", List(Value("string"))))
-    with pytest.raises(UserError, match="label holds string|holds string; task.problem=regression"):
-        task("regression").encode(Dataset.from_dict({"text": ["a"], "label": ["b"]}), tokenizer, [])
+    with pytest.raises(UserError, match="it holds lists; task.problem=regression needs a number a row"):
+        task("regression").encode(Dataset.from_dict({"text": ["a"], "label": [["b"]]}), tokenizer, [])
+    assert task("regression").fault({"text": "a", "label": "b"}) == "label: 'b' is not a finite number"
 
 
 def test_labels_given_twice_or_for_a_number_are_refused() -> None:

@@ -39,7 +39,7 @@ class StandardLibrary(Data, name="standard_library"):
         "next_lines", "line_pairs",
     ]  # fmt: skip
     """What a row is: a whole file (``text``), a function with its package (``text``, ``label``), a question about one
-    of several functions (``question``, ``context``, ``answers``), a function with the first line of its docstring
+    of several functions (``question``, ``context``, ``answers``), a function with the first sentence of its docstring
     or the words of its name (``text``, ``target``), a conversation about a function (``messages``), or what the
     function of that name in one of the files beside this one says."""
 

@@ -12,7 +12,10 @@ from xp.model.processor import check_options, load_processor, new_processor
 from xp.model.tokenizer import settle_pad, train_tokenizer
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+WRAPPING = {"mbart", "plbart"}
+"""Types whose decoder is trained to begin with the last token of the target, the end token, whatever is configured."""
 
 
 class Scratch(Model, name="scratch"):
@@ -43,9 +46,8 @@ class Scratch(Model, name="scratch"):
         tokenizer, values = None, dict[str, Any]()
         if wish.processor_class == "AutoTokenizer":
             tokenizer, values = self._tokenizer(wish)
-            if described.is_encoder_decoder:  # What the decoder begins with; a config from scratch may not say.
-                begins = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.pad_token_id
-                values["decoder_start_token_id"] = begins
+            if described.is_encoder_decoder:
+                values["decoder_start_token_id"] = self._start(described, tokenizer)
         with loading(f"scratch {self.type}"):
             config = transformers.AutoConfig.for_model(self.type, **values | wish.config(wish.labels) | self.config)
         if tokenizer is not None:
@@ -68,6 +70,15 @@ class Scratch(Model, name="scratch"):
 
         dtype = self._dtype(wish)
         return Loaded(network.to(torch.float32 if dtype == "auto" else dtype), described.processor, described.labels)
+
+    def _start(self, config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> Any:
+        """Id of the token that the decoder begins with; a config from scratch may not say."""
+        if self.type in WRAPPING:
+            return tokenizer.eos_token_id
+        # Targets begin with the begin token too. Without absolute positions, as in T5, a decoder could not count how
+        # many of it there are, and would write it for ever.
+        counts = hasattr(config, "max_position_embeddings")
+        return tokenizer.bos_token_id if counts and tokenizer.bos_token_id is not None else tokenizer.pad_token_id
 
     def _tokenizer(self, wish: Wish) -> tuple[PreTrainedTokenizerBase, dict[str, Any]]:
         """The tokenizer, and the values of the model's config that follow from it."""
