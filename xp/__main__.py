@@ -22,6 +22,7 @@ Examples:
     python -m xp command=show data=stdlib_chat               rows as the model sees them, and their lengths
     python -m xp command=evaluate model.path=runs/<run>/model
     python -m xp command=predict model.path=runs/<run>/model inputs=texts.txt
+    python -m xp resume=last                                 go on with a run that was ended by a bad day
     python -m xp command=tasks                               what can be predicted, and from what
     python -m xp -m backend=hf,torch,accelerate seed=1,2     a sweep
     python -m xp -m hydra.launcher.slots=2 seed=1,2,3,4      two jobs at a time
@@ -80,19 +81,31 @@ def _main(arguments: list[str]) -> int:
         from xp.sweep import sweep
 
         return sweep(flags.overrides, flags.config_dir)
-    values = compose.values(flags.overrides, flags.config_dir)
+    return _start(flags.overrides, flags.config_dir)
+
+
+def _start(overrides: list[str], config_dir: str | None) -> int:
+    """Do what the command line says: go on with a run, list the tasks, or begin a run."""
+    from xp import compose
     from xp.run import Run
 
-    run = Run.parse(values)
+    folder = None
+    if resume := [each.partition("=")[2] for each in overrides if each.startswith("resume=")]:
+        from xp.resume import resumed
+
+        rest = [each for each in overrides if not each.startswith("resume=")]
+        run, folder = resumed(resume[-1], rest, config_dir)
+    else:
+        run = Run.parse(compose.values(overrides, config_dir))
     if run.command == "tasks":
         from xp.report import show_tasks
 
-        show_tasks(compose.tasks(flags.config_dir))
+        show_tasks(compose.tasks(config_dir))
         return 0
     gc.enable()
     from xp.launch import start
 
-    return 1 if start(run).get("failed") else 0
+    return 1 if start(run, folder=folder).get("failed") else 0
 
 
 def _groups(arguments: list[str]) -> str:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
 import secrets
-import signal
-import time
 import warnings
 from pathlib import Path
 from typing import Any
 
-from xp import world
+from xp import interrupt, workers, world
 from xp.error import UserError
 from xp.run import Run
 
@@ -77,12 +74,13 @@ def _unstarted() -> int:
     return int(asked[1])
 
 
-def start(run: Run, parent: str | None = None) -> dict[str, Any]:
+def start(run: Run, parent: str | None = None, folder: Path | None = None) -> dict[str, Any]:
     """Do a run, in this process or in as many as were asked for.
 
     Args:
         run: what to do.
         parent: MLflow's id of the sweep that the run is a job of.
+        folder: of a run that goes on; it is frozen there.
 
     Returns:
         What the run's ``result.json`` holds, with ``run_id`` and ``folder``.
@@ -97,13 +95,13 @@ def start(run: Run, parent: str | None = None) -> dict[str, Any]:
         from xp.hardware import choose_device
 
         world.join(choose_device(run.device).type)
-        folder = Path(world.agree(str(_frozen(run)) if world.rank() == 0 else None))
+        folder = Path(world.agree(str(folder or _frozen(run)) if world.rank() == 0 else None))
         try:
             return work(run, folder, parent)
         finally:
             world.leave()
-    folder = _frozen(run)
-    return _start_workers(wanted, folder, parent) if wanted > 1 else work(run, folder, parent)
+    folder = folder or _frozen(run)
+    return workers.start(work, wanted, folder, parent) if wanted > 1 else work(run, folder, parent)
 
 
 def _show(run: Run) -> dict[str, Any]:
@@ -122,48 +120,13 @@ def _frozen(run: Run) -> Path:
     return folder
 
 
-def _start_workers(number: int, folder: Path, parent: str | None) -> dict[str, Any]:
-    """Train in several processes on this machine, each going on from the frozen run; no Hydra in them."""
-    from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, start_processes
-
-    logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // number)))
-    try:
-        start_processes(  # type: ignore[no-untyped-call]
-            _worker, args=(number, folder, parent), nprocs=number, start_method="spawn"
-        )
-    except (ProcessRaisedException, ProcessExitedException) as error:
-        for refused in sorted(folder.glob("error*.txt")):
-            raise UserError(refused.read_text()) from error
-        raise RuntimeError(f"process {error.error_index} of {number} of run {folder.name} has died: {error}") from error
-    result: dict[str, Any] = json.loads((folder / "result.json").read_text())
-    return result
-
-
-def _worker(rank: int, number: int, folder: Path, parent: str | None) -> None:
-    """One rank of a run that `_start_workers` has started."""
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(number)}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}  # Asked for by accelerate; they meet at a file.
-    from xp.hardware import choose_device
-
-    run = Run.read(folder / "run.yaml")
-    try:
-        world.join(choose_device(run.device).type, f"file://{(folder / 'rendezvous').absolute()}")
-        work(run, folder, parent)
-    except UserError as error:
-        (folder / f"error{rank}.txt").write_text(str(error))
-        for _ in range(300):  # The first to end takes the others with it: let rank 0 tell MLflow what happened.
-            if (folder / "error0.txt").exists():
-                break
-            time.sleep(0.1)
-        raise
-    finally:
-        world.leave()
-        (folder / "rendezvous").unlink(missing_ok=True)
-
-
 def work(run: Run, folder: Path, parent: str | None) -> dict[str, Any]:
     """Do a run in this process, tracked from its begin to its end, with the right status in every case."""
+    with interrupt.listening():
+        return _tracked(run, folder, parent)
+
+
+def _tracked(run: Run, folder: Path, parent: str | None) -> dict[str, Any]:
     # Seconds of imports happen here, once the run is known to be worth it.
     from xp import commands
     from xp.hardware import source
@@ -171,7 +134,6 @@ def work(run: Run, folder: Path, parent: str | None) -> dict[str, Any]:
     from xp.tracking import Tracker, Untracked
 
     _quiet()
-    signal.signal(signal.SIGTERM, terminated)
     report = Report()
     report.say(f"run {folder.name}")
     # Only rank 0 tracks.
@@ -209,11 +171,6 @@ def _tags(run: Run, folder: Path) -> dict[str, str]:
         "xp.config": run.digest(),
         "xp.processes": str(world.size()),
     }
-
-
-def terminated(number: int, frame: object) -> None:
-    """Leave by an exception, so that every run that is open gets closed."""
-    raise SystemExit(128 + number)
 
 
 def _quiet() -> None:

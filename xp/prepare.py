@@ -8,10 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xp import world
-from xp.checkpoint import save_weights
+from xp import state, world
+from xp.checkpoint import BEST, STEP, Writer
 from xp.error import UserError
 from xp.evaluation import Evaluation, evaluate
+from xp.feed import Feed
 from xp.generation import Generation
 from xp.job import Job
 from xp.metric import better
@@ -22,9 +23,6 @@ from xp.training import Training
 if TYPE_CHECKING:
     import torch
     from torch import nn
-
-BEST = "best.safetensors"
-"""Name of the file in the run's folder that holds the best weights while a training goes on."""
 
 
 def prepare(
@@ -38,6 +36,8 @@ def prepare(
     device: torch.device,
     autocast: Callable[[], AbstractContextManager[Any]],
     folder: Path,
+    writer: Writer | None,
+    about: dict[str, Any],
     log: Callable[[dict[str, float], int], None],
     found: Callable[[Evaluation], None],
 ) -> Job:
@@ -49,6 +49,8 @@ def prepare(
         held_out: the rows to evaluate on.
         generation: how answers are written that an evaluation needs.
         folder: the run's folder.
+        writer: of its checkpoints; None on every process but the first.
+        about: what a checkpoint is to say of the run.
         log: takes metrics by name and the optimizer step.
         found: is told of every evaluation.
 
@@ -69,7 +71,6 @@ def prepare(
         network.compile()
     optimizer = recipe.make_optimizer(network, device)
     metric = recipe.metric or task.scores[0]
-    keeps = recipe.keep_best and world.rank() == 0
 
     def evaluated() -> dict[str, float]:
         size = recipe.evaluation_batch_size
@@ -79,25 +80,47 @@ def prepare(
         found(evaluation)
         return evaluation.scores
 
+    feed = Feed(
+        recipe=recipe,
+        rows=train.rows,
+        seed=seed,
+        collate=partial(task.collate, processor=processor),
+        draw=lambda row, generator: task.vary(task.draw(row, generator, processor), generator),
+        capacity=task.longest if packed else None,
+    )
+
+    def keep(job: Job) -> None:
+        if recipe.keep_best and writer is not None:
+            writer.save(BEST, job.step, {"weights": state.weights(network)}, about)
+
+    def save(job: Job) -> None:
+        tensors, values = state.capture(job)
+        if writer is not None:
+            writer.save(STEP, job.step, tensors, values | about)
+
+    def settle() -> None:
+        if writer is not None:
+            writer.wait()
+        world.gather(None)
+
     return Job(
         recipe=recipe,
         network=network,
         optimizer=optimizer,
-        schedule=recipe.make_schedule(optimizer, recipe.total_steps(len(train.rows)), better(metric)),
-        rows=train.rows,
+        schedule=recipe.make_schedule(optimizer, feed.total_steps, better(metric)),
+        feed=feed,
         seed=seed,
         device=device,
         folder=str(folder),
-        collate=partial(task.collate, processor=processor),
-        draw=lambda row, generator: task.vary(task.draw(row, generator, processor), generator),
         batch_loss=partial(task.loss, label_smoothing=recipe.label_smoothing),
         autocast=autocast,
         evaluate=evaluated,
         log=log,
         metric=metric,
         goal=better(metric),
-        capacity=task.longest if packed else None,
-        keep=(lambda: save_weights(network, folder / BEST)) if keeps else (lambda: None),
+        keep=keep,
+        save=save,
+        settle=settle,
     )
 
 

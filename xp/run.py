@@ -163,6 +163,20 @@ def flattened(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str,
             yield f"{prefix}{name}", value
 
 
+FREE = re.compile(
+    r"(tracking|choices)\b.*|runs|cache|examples|imports|backend\.name|"
+    r"training\.(epochs|max_steps|save_every|save_total|workers)"
+)
+"""Settings that may differ when a run goes on: they change how long it is and where things are, not its curve."""
+
+
+def changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """What differs between two runs' settings that a run cannot go on with, as ``key=new (was old)``."""
+    old, new = dict(flattened(before)), dict(flattened(after))
+    keys = [key for key in {**old, **new} if old.get(key) != new.get(key) and not FREE.fullmatch(key)]
+    return [f"{key}={json.dumps(new.get(key))} (was {json.dumps(old.get(key))})" for key in keys]
+
+
 def explain(error: ValidationError, values: dict[str, Any]) -> str:
     """The first of a validation's errors as one line: key, value, rule, nearest valid word."""
     first = error.errors(include_url=False)[0]

@@ -17,6 +17,9 @@ class Step:
     number: int
     """Counted from 1 over the whole training."""
 
+    rows: list[int]
+    """Numbers of the encoded rows of the whole step (of a stream: inside its window)."""
+
     ends_epoch: bool
     items: int
     """Items of the whole step over all processes: what its loss is divided by."""
@@ -43,6 +46,9 @@ class Window:
 
     loss: Tensor | float = 0.0
     """This process's summed loss; stays on the device, because reading it would stop the device."""
+
+    steps: list[tuple[int, list[int], Tensor, Tensor]] = field(default_factory=list)
+    """Number, rows, loss and length of the gradient of each step that nobody has looked at yet; on the device."""
 
     items: int = 0
     tokens: int = 0

@@ -6,7 +6,6 @@ import json
 import math
 import secrets
 import shutil
-import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -20,9 +19,8 @@ from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 
-from xp import compose
+from xp import compose, interrupt
 from xp.error import UserError
-from xp.launch import terminated
 from xp.pool import Job, run_all, varying
 
 if TYPE_CHECKING:
@@ -95,9 +93,8 @@ def sweep(overrides: list[str], config_dir: str | None) -> int:
         runs = compose.check_sweep(overrides, config_dir)
         Pool.folder = Path(runs) / f"sweep-{secrets.token_hex(3)}"
         status, error = "KILLED", ""
-        signal.signal(signal.SIGTERM, terminated)
         # Sweepers write to this folder before any job is checked; what they wrote is kept once there is a sweep.
-        with TemporaryDirectory() as notes:
+        with interrupt.listening(), TemporaryDirectory() as notes:
             try:
                 arguments = ["hydra.mode=MULTIRUN", f"hydra.sweep.dir={notes}", *compose.checked(overrides, config_dir)]
                 hydra.multirun("config", lambda config: None, arguments, with_log_configuration=False)

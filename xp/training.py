@@ -97,6 +97,12 @@ class Training(Settings):
     evaluate_every: PositiveInt | None
     """Optimizer steps between two evaluations; null evaluates after each epoch. The last step always evaluates."""
 
+    save_every: PositiveInt | None
+    """Optimizer steps between two checkpoints, beside the one after each evaluation; null: those alone."""
+
+    save_total: NonNegativeInt
+    """Checkpoints that are kept: more than one, in case the newest is damaged; 0 writes none."""
+
     metric: str | None
     """Metric that the objective, keeping the best and early stopping go by; null: the task's own."""
 

@@ -20,7 +20,7 @@ class HuggingFace(Backend, name="hf"):
 
         arguments = TrainingArguments(
             output_dir=job.folder,
-            max_steps=job.total_steps,
+            max_steps=job.total_steps - job.step,  # Where it goes on is the job's own business.
             max_grad_norm=job.recipe.max_grad_norm or 0.0,
             seed=job.seed,
             use_cpu=job.device.type == "cpu",
@@ -96,10 +96,10 @@ def _trainer_class() -> Any:
         def __init__(self, job: Job) -> None:
             self.job = job
             self.batch_size = job.recipe.batch_size
-            self.dataset = job.rows
+            self.dataset = job.feed.rows
 
         def __len__(self) -> int:
-            return self.job.total_steps
+            return self.job.total_steps - self.job.step
 
         def __iter__(self) -> Any:
             return self.job.steps()

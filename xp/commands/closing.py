@@ -66,7 +66,14 @@ def save_model(run: Run, loaded: Loaded, folder: Path) -> str:
     if hasattr(network, "peft_config"):
         network.config.save_pretrained(part)
     loaded.processor.save_pretrained(part)
-    part.replace(folder)
+    if folder.exists():  # Of the same run before it was extended.
+        old = folder.with_name(folder.name + ".old")
+        shutil.rmtree(old, ignore_errors=True)
+        folder.replace(old)
+        part.replace(folder)
+        shutil.rmtree(old)
+    else:
+        part.replace(folder)
     digest = hashlib.sha256()
     for file in sorted(folder.glob("*.safetensors")):
         digest.update(file.read_bytes())

@@ -8,7 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xp import world
+from xp import checkpoint, interrupt, world
+from xp.checkpoint import BEST, Checkpoint, Writer
 from xp.commands.closing import save_model, scores, show_findings
 from xp.commands.opening import (
     choose_machine,
@@ -20,10 +21,11 @@ from xp.commands.opening import (
     read,
     sample,
 )
+from xp.error import UserError
 from xp.hardware import autocast
 from xp.model import head
 from xp.report import Report
-from xp.run import Run
+from xp.run import Run, changes
 from xp.task import Trainable
 from xp.tracking import Tracker
 
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from xp.evaluation import Evaluation
+    from xp.job import Job
     from xp.model import Loaded
 
 
@@ -40,17 +43,21 @@ def train(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str,
     Returns:
         What goes to ``result.json``: ``objective``, ``metrics``, ``baseline``, sizes, times and places.
     """
-    from xp.checkpoint import load_weights
     from xp.peft import count
-    from xp.prepare import BEST, check_fit, prepare
+    from xp.prepare import check_fit, prepare
 
     started = time.perf_counter()
+    kept = folder / checkpoint.FOLDER
+    found = _newest(kept, report)
     device, precision = choose_machine(run, tracker, report)
     task, splits, preparation = read(run, report, True, tracker)
     assert splits.train is not None
     labels = label_names(run, task, splits)
     splits = preparation.with_known_labels(splits, labels)
     describe_data(run, splits, tracker, report)
+    about = {"config": run.values(), "data": splits.fingerprints}
+    if found is not None:
+        check_same(about, found.state, folder)
 
     loaded = load(run, task, precision, labels, sample(run, preparation, splits), report)
     check_fit(task, loaded)
@@ -67,6 +74,7 @@ def train(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str,
     report.start(run.training.total_steps(len(encoded.rows)))
     latest: deque[Evaluation] = deque(maxlen=1)
     cached = {name: value for name, value in vars(loaded.network.config).items() if name == "use_cache"}
+    writer = checkpoint.Writer(kept, run.training.save_total) if world.rank() == 0 else None
     job = prepare(
         recipe=run.training,
         task=task,
@@ -78,27 +86,27 @@ def train(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str,
         device=device,
         autocast=partial(autocast, precision, device),
         folder=folder,
+        writer=writer,
+        about=about,
         log=log,
         found=latest.append,
     )
+    if found is not None:
+        _go_on(job, found, folder, tracker, report)
     began = time.perf_counter()
-    with report:
-        run.backend.fit(job)
+    _fit(run, job, writer, report)
     vars(loaded.network.config).update(cached)
     describe_stream(job, task, tracker, report)
     seconds = time.perf_counter() - began
-    world.gather(None)  # The best weights are on disk once rank 0 is here.
-    metrics = job.metrics
+    metrics = _best(job, loaded, kept, report) if run.training.keep_best else job.metrics
     if run.training.keep_best:
-        if job.evaluated_step != job.best_step:
-            load_weights(loaded.network, folder / BEST)
-            metrics = job.evaluate()
-            report.say(f"kept the weights of step {job.best_step}")
         tracker.log({f"best/{name}": value for name, value in metrics.items()}, job.best_step)
-        world.gather(None)
-        if world.rank() == 0:
-            (folder / BEST).unlink()
-    digest = save_model(run, loaded, folder / "model") if world.rank() == 0 else ""
+    if not latest:  # It has gone on after its last step.
+        job.evaluate()
+    digest = ""
+    if world.rank() == 0:
+        digest = save_model(run, loaded, folder / "model")
+        checkpoint.prune(kept, 1)  # From which it can be extended.
     show_findings(task, latest[0], loaded, held_out, folder, tracker)
     return scores(task, job.metric, metrics, loaded, held_out) | {
         "trainable": trained,
@@ -108,6 +116,66 @@ def train(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str,
         "seconds": time.perf_counter() - started,
         "model": str(folder / "model"),
     }
+
+
+def _go_on(job: Job, found: Checkpoint, folder: Path, tracker: Tracker, report: Report) -> None:
+    """Bring the job to where the run was."""
+    from xp.state import restore
+
+    restore(job, found)
+    if job.step > job.total_steps:
+        raise UserError(f"resume={folder}: step {job.step} is done, and the training is to have {job.total_steps}")
+    report.say(f"goes on after step {job.step} of {job.total_steps}")
+    tracker.tags({"xp.resumed": str(job.step)})
+
+
+def _fit(run: Run, job: Job, writer: Writer | None, report: Report) -> None:
+    """Train to the end, or to where a signal asked for it; every checkpoint is on disk then."""
+    with report, interrupt.patience():
+        try:
+            if not job.done:
+                run.backend.fit(job)
+        finally:
+            if writer is not None:
+                writer.close()
+    if interrupt.asked():
+        interrupt.leave(interrupt.asked())
+    world.gather(None)  # The best weights are on disk once rank 0 is here.
+
+
+def _best(job: Job, loaded: Loaded, kept: Path, report: Report) -> dict[str, float]:
+    """The weights of the best evaluation, taken up again, and their scores."""
+    from xp.state import take_weights
+
+    if job.evaluated_step == job.best_step:
+        return job.metrics
+    best = checkpoint.read(checkpoint.path(kept, BEST, job.best_step))
+    take_weights(loaded.network, best.tensors("weights"))
+    report.say(f"kept the weights of step {job.best_step}")
+    return job.evaluate()
+
+
+def check_same(now: dict[str, Any], then: dict[str, Any], folder: Path) -> None:
+    """Refuse to go on with other settings, or other rows, than a checkpoint was made with.
+
+    Raises:
+        UserError: what differs.
+    """
+    differing = changes(then["config"], now["config"])
+    for side in sorted({*then["data"], *now["data"]}):
+        if then["data"].get(side) != now["data"].get(side):
+            differing.append(f"the {side} rows are not those that it was trained on")
+    if differing:
+        raise UserError(f"resume={folder}: {'; '.join(differing)}; mend it, or start a new run")
+
+
+def _newest(kept: Path, report: Report) -> Checkpoint | None:
+    """The checkpoint from which a run goes on, the same on every process; None where it begins."""
+    step = None
+    if world.rank() == 0 and (found := checkpoint.newest(kept, report.say)):
+        step = found.step
+    step = world.agree(step)
+    return None if step is None else checkpoint.read(checkpoint.path(kept, checkpoint.STEP, step))
 
 
 def _with_adapter(run: Run, loaded: Loaded, folder: Path) -> PreTrainedModel:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from xp.error import UserError
 from xp.findings import split
+from xp.tracking import abandoned
 from xp.tracking.store import Tracking, first_line
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
@@ -27,6 +28,7 @@ class Tracker:
     """What the world sees of a run: everything is journalled at once and brought to MLflow by a thread.
 
     The training never waits for the network: `log` appends a line to ``journal.jsonl`` and returns.
+    A run that goes on stays the same run of MLflow: it gets what the journal has and it has not, and no point twice.
     """
 
     run_id = ""
@@ -37,7 +39,9 @@ class Tracker:
         self.folder = folder
         self.client = tracking.client()
         self._work: queue.Queue[tuple[Callable[..., Any], tuple[Any, ...]] | None] = queue.Queue()
-        self._journal = (folder / "journal.jsonl").open("a", buffering=1)
+        self._earlier = _points(folder / "journal.jsonl")
+        self._known = {(name, point["step"]) for point in self._earlier for name in point["metrics"]}
+        self._journal = (folder / abandoned.JOURNAL).open("a", buffering=1)
         self._failure: Exception | None = None
         self._opened = threading.Event()
         self._tags = tags | ({"mlflow.parentRunId": parent} if parent else {})
@@ -59,7 +63,10 @@ class Tracker:
         return self.run_id
 
     def log(self, metrics: dict[str, float], step: int) -> None:
-        """Metrics at an optimizer step."""
+        """Metrics at an optimizer step; what an earlier part of the run has journalled is not said again."""
+        metrics = {name: value for name, value in metrics.items() if (name, step) not in self._known}
+        if not metrics:
+            return
         now = int(time.time() * 1000)
         self._journal.write(json.dumps({"time": now, "step": step, "metrics": metrics}) + "\n")
         self._work.put((self._send_metrics, (metrics, step, now)))
@@ -105,12 +112,13 @@ class Tracker:
 
     def _drain(self) -> None:
         try:
-            experiment = self.tracking.experiment_id(self.client)
-            run = self.client.create_run(experiment, run_name=self.folder.name, tags=self._tags)
-            self.run_id = run.info.run_id
+            self.run_id = self._resumed() or self._created()
+            abandoned.identify(self.folder, self.run_id, self.tracking.uri)
         except Exception as error:
             self._failure = error
         self._opened.set()
+        if self.run_id:
+            self._close_abandoned()
         failures = 0
         while (work := self._work.get()) is not None:
             send, arguments = work
@@ -121,6 +129,40 @@ class Tracker:
                     failures = 0
                 except Exception as error:
                     self._failure, failures = error, failures + 1
+
+    def _close_abandoned(self) -> None:
+        try:
+            for name in abandoned.close(self.folder.parent, self.client, self.tracking.uri):
+                print(f"xp: {name} was still open, and its process is gone; closed as KILLED", file=sys.stderr)
+        except Exception as error:  # No trouble of an earlier run may hold up this one.
+            print(f"xp: runs that were left open cannot be closed: {first_line(error)}", file=sys.stderr)
+
+    def _created(self) -> str:
+        experiment = self.tracking.experiment_id(self.client)
+        run_id = str(self.client.create_run(experiment, run_name=self.folder.name, tags=self._tags).info.run_id)
+        return run_id
+
+    def _resumed(self) -> str:
+        """The run of MLflow that this one was before, brought up to its journal; empty if it was none there."""
+        from mlflow.entities import Metric, RunTag
+
+        known = abandoned.identified(self.folder)
+        if known.get("uri") != self.tracking.uri:
+            return ""
+        run_id = str(known["run_id"])
+        self.client.update_run(run_id, status="RUNNING")
+        self.client.log_batch(run_id, tags=[RunTag(name, value) for name, value in self._tags.items()])
+        there: dict[str, set[int]] = {}
+        missing = []
+        for point in self._earlier:
+            for name, value in point["metrics"].items():
+                if name not in there:
+                    there[name] = {each.step for each in self.client.get_metric_history(run_id, name)}
+                if point["step"] not in there[name]:
+                    missing.append(Metric(name, value, point["time"], point["step"]))
+        for start in range(0, len(missing), 1000):
+            self.client.log_batch(run_id, missing[start : start + 1000])
+        return run_id
 
     def _send_metrics(self, metrics: dict[str, float], step: int, now: int) -> None:
         from mlflow.entities import Metric
@@ -138,6 +180,11 @@ class Tracker:
             if len(text) > LONGEST_VALUE:
                 text = f"sha256 {sha256(text.encode()).hexdigest()}, whole in run.yaml"
             rows.append(Param(name.replace("@", ":"), text))  # MLflow refuses the @ of data@data.sources.a.
+        known = self.client.get_run(self.run_id).data.params if self._earlier else {}
+        changed = [each for each in rows if known.get(each.key, each.value) != each.value]
+        if changed:  # MLflow lets no parameter change.
+            self._send_tags({f"xp.changed.{each.key}": each.value for each in changed})
+        rows = [each for each in rows if each.key not in known]
         for start in range(0, len(rows), 100):
             self.client.log_batch(self.run_id, params=rows[start : start + 100])
 
@@ -172,6 +219,22 @@ class Tracker:
         if error:
             self.client.set_tag(self.run_id, "xp.error", error[:5000])
         self.client.set_terminated(self.run_id, status)
+
+
+def _points(journal: Path) -> list[dict[str, Any]]:
+    """The metrics that an earlier part of a run has journalled; a last line that was cut by its end is none."""
+    found = []
+    if journal.is_file() and not journal.read_bytes().endswith(b"\n"):
+        with journal.open("a") as cut:
+            cut.write("\n")
+    for line in journal.read_text().splitlines() if journal.is_file() else ():
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if "metrics" in entry:
+            found.append(entry)
+    return found
 
 
 class Untracked(Tracker):

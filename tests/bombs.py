@@ -1,0 +1,96 @@
+"""Runs that are killed at a chosen moment: in a process of their own, by SIGKILL, which nothing can soften."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from xp import pool
+from xp.run import Run
+
+
+def kill(*arguments: Any, **named: Any) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def nth(function: Callable[..., Any], number: int, instead: Callable[..., Any] = kill) -> Callable[..., Any]:
+    """A function that is replaced at its ``number``-th call, counted from 1."""
+    calls = 0
+
+    def counted(*arguments: Any, **named: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        return (instead if calls == number else function)(*arguments, **named)
+
+    return counted
+
+
+def _before_a_step(number: int) -> None:
+    from xp.job import Job
+
+    Job.loss = nth(Job.loss, number)  # type: ignore[method-assign]
+
+
+def _before_the_schedule(number: int) -> None:
+    import torch
+
+    steps = nth(torch.optim.lr_scheduler.LambdaLR.step, number + 1)  # It steps once when it is made.
+    torch.optim.lr_scheduler.LambdaLR.step = steps  # type: ignore[method-assign]
+
+
+def _in_a_save(number: int) -> None:
+    from xp import checkpoint
+
+    checkpoint._flush = nth(checkpoint._flush, number)
+
+
+def _in_a_prune(number: int) -> None:
+    from xp import checkpoint
+
+    def half(folder: Path) -> None:
+        os.replace(folder, folder.with_name(f"{folder.name}.old"))
+        kill()
+
+    checkpoint.discard = nth(checkpoint.discard, number, half)
+
+
+def _while_it_resumes(number: int) -> None:
+    from xp import state
+
+    state.take_weights = nth(state.take_weights, number)
+
+
+BOMBS = {
+    "step": _before_a_step,
+    "schedule": _before_the_schedule,
+    "save": _in_a_save,
+    "prune": _in_a_prune,
+    "resume": _while_it_resumes,
+}
+
+
+def _child(values: dict[str, Any], here: str, folder: str | None, bomb: str, number: int) -> None:
+    from xp.launch import start
+
+    os.chdir(here)
+    with open("child.log", "a") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    BOMBS[bomb](number)
+    start(Run.parse(values), folder=Path(folder) if folder else None)
+
+
+def killed(run: Run, bomb: str, number: int, folder: Path | None = None) -> int:
+    """Do a run (or go on with that of a folder) until the bomb goes off; gives the exit code of its process."""
+    context = get_context("forkserver")
+    context.set_forkserver_preload([*pool.PRELOAD, "xp.launch", "xp.commands", "xp.job"])
+    arguments = (run.values(), os.getcwd(), str(folder) if folder else None, bomb, number)
+    process = context.Process(target=_child, args=arguments)
+    process.start()
+    process.join(timeout=120)
+    assert process.exitcode is not None, Path("child.log").read_text()
+    return process.exitcode

@@ -1,0 +1,387 @@
+"""Resume: a run that was killed anywhere ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import PIPE, Popen
+from typing import Any
+
+import pytest
+from bombs import killed
+from conftest import ROOT, SMALL, command, journal
+
+from xp import compose as composing
+from xp.error import UserError
+from xp.launch import start
+from xp.resume import resumed
+
+LONG = [
+    "training.epochs=null",
+    "training.max_steps=12",
+    "training.batch_size=7",
+    "training.micro_batch_size=4",
+    "training.log_every=2",
+    "training.evaluate_every=4",
+    "training.save_every=3",
+    "training.keep_best=true",
+    "model.config.attention_dropout=0.2",
+    "task=causal_lm",
+]
+TIMED = "train/items_per_second"
+
+
+def only(folder: str = "runs") -> Path:
+    (found,) = [file.parent for file in Path(folder).glob("*/run.yaml")]
+    return found
+
+
+def told(folder: Path) -> list[dict[str, Any]]:
+    """Every point of a run's journal, but for how fast it was."""
+    return [{name: value for name, value in point.items() if name != TIMED} for point in journal(folder)]
+
+
+def ended(folder: Path) -> dict[str, Any]:
+    """All that a run must end with: its curves, its scores, its weights and its optimizer."""
+    result = json.loads((folder / "result.json").read_text())
+    (last,) = (folder / "checkpoints").glob("step-*")
+    files = [(last / f"{name}.safetensors").read_bytes() for name in ("weights", "optimizer")]
+    state = json.loads((last / "state.json").read_text())
+    return {
+        "points": told(folder),
+        "metrics": result["metrics"],
+        "digest": result["digest"],
+        "state": {name: value for name, value in state.items() if name not in ("window", "random", "config")},
+        "files": [hashlib.sha256(content).hexdigest() for content in files],
+    }
+
+
+def go_on(*overrides: str, where: str = "last") -> Path:
+    composing.initialize(None)
+    run, folder = resumed(where, list(overrides), None)
+    start(run, folder=folder)
+    return folder
+
+
+UNDISTURBED: dict[tuple[str, ...], dict[str, Any]] = {}
+
+
+@pytest.fixture
+def undisturbed(compose: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
+    """What the same run ends with where nothing goes wrong: on torch, for it is the same on all of them."""
+
+    def ran(*overrides: str) -> dict[str, Any]:
+        if overrides not in UNDISTURBED:
+            elsewhere = ("runs=whole", "tracking.uri=sqlite:///whole/mlflow.db")
+            UNDISTURBED[overrides] = ended(Path(start(compose(*LONG, *overrides, *elsewhere))["folder"]))
+        return UNDISTURBED[overrides]
+
+    return ran
+
+
+MOMENTS = [
+    ("torch", "step", 2, 0),
+    ("torch", "step", 15, 0),
+    ("torch", "schedule", 8, 0),
+    ("accelerate", "step", 19, 0),
+    ("hf", "schedule", 7, 0),
+    ("hf", "step", 23, 0),
+    ("torch", "save", 9, 0),
+    ("torch", "prune", 2, 0),
+    ("torch", "step", 15, 2),
+]
+
+
+@pytest.mark.parametrize(("backend", "moment", "number", "workers"), MOMENTS)
+def test_a_killed_run_ends_as_if_nothing_had_happened(
+    backend: str, moment: str, number: int, workers: int, compose: Callable[..., Any], undisturbed: Callable[..., Any]
+) -> None:
+    settings = [f"backend={backend}", f"training.workers={workers}"]
+    assert killed(compose(*LONG, *settings), moment, number) == -signal.SIGKILL, Path("child.log").read_text()
+    assert not (only() / "result.json").exists()
+    assert ended(go_on()) == undisturbed()
+
+
+def test_a_run_killed_while_it_resumes_goes_on_all_the_same(compose: Callable[..., Any], undisturbed: Any) -> None:
+    run = compose(*LONG)
+    killed(run, "step", 17)
+    assert killed(run, "resume", 1, only()) == -signal.SIGKILL
+    assert killed(run, "step", 3, only()) == -signal.SIGKILL
+    assert ended(go_on()) == undisturbed()
+
+
+@pytest.mark.parametrize(("first", "second"), [("torch", "hf"), ("hf", "accelerate"), ("accelerate", "torch")])
+def test_another_backend_goes_on(first: str, second: str, compose: Callable[..., Any], undisturbed: Any) -> None:
+    killed(compose(*LONG, f"backend={first}"), "step", 17)
+    assert ended(go_on(f"backend={second}")) == undisturbed()
+
+
+def test_early_stopping_and_a_schedule_by_metric_go_on(compose: Callable[..., Any], undisturbed: Any) -> None:
+    settings = ["training.patience=1", "training.schedule=reduce_lr_on_plateau", "training.warmup=0",
+                "training.evaluate_every=2", "training.learning_rate=0.3"]  # fmt: skip
+    whole = undisturbed(*settings)
+    assert whole["state"]["step"] < 12
+    killed(compose(*LONG, *settings), "step", 2 * whole["state"]["step"] - 1)
+    assert ended(go_on()) == whole
+
+
+def test_an_adapter_goes_on(compose: Callable[..., Any], undisturbed: Any) -> None:
+    killed(compose(*LONG, "peft=lora"), "step", 17)
+    assert ended(go_on()) == undisturbed("peft=lora")
+
+
+def test_the_tracked_run_is_one(compose: Callable[..., Any]) -> None:
+    from mlflow import MlflowClient
+
+    killed(compose(*LONG), "step", 20)
+    folder = go_on()
+    client = MlflowClient(f"sqlite:///{Path('runs/mlflow.db').absolute()}")
+    found = client.search_runs([each.experiment_id for each in client.search_experiments()])
+    assert [(each.info.run_name, each.info.status) for each in found] == [(folder.name, "FINISHED")]
+    points = journal(folder)
+    for name in ("train/loss", "eval/loss"):
+        history = sorted((each.step, each.value) for each in client.get_metric_history(found[0].info.run_id, name))
+        assert history == [(point["step"], point[name]) for point in points if name in point]
+        assert len({step for step, _ in history}) == len(history)
+    assert go_on("training.max_steps=14", where=found[0].info.run_id) == folder
+    assert client.get_run(found[0].info.run_id).data.tags["xp.changed.training.max_steps"] == "14"
+
+
+def test_a_run_whose_process_is_gone_is_closed_by_the_next(
+    compose: Callable[..., Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    from mlflow import MlflowClient
+
+    killed(compose(*LONG), "step", 9)
+    gone = only().name
+    client = MlflowClient(f"sqlite:///{Path('runs/mlflow.db').absolute()}")
+
+    def statuses() -> dict[str, str]:
+        found = client.search_runs([each.experiment_id for each in client.search_experiments()])
+        return {each.info.run_name: each.info.status for each in found}
+
+    assert statuses() == {gone: "RUNNING"}
+    start(compose("training.max_steps=1"))
+    assert f"xp: {gone} was still open, and its process is gone; closed as KILLED" in capfd.readouterr().err
+    assert statuses()[gone] == "KILLED"
+    start(compose("training.max_steps=1"))
+    assert "still open" not in capfd.readouterr().err
+    assert go_on(where=f"runs/{gone}").name == gone
+    assert set(statuses().values()) == {"FINISHED"}
+
+
+@pytest.mark.parametrize("file", ["weights.safetensors", "optimizer.safetensors", "state.json", "manifest.json"])
+@pytest.mark.parametrize("harm", ["truncated", "changed", "missing"])
+def test_a_damaged_checkpoint_is_told_and_the_one_before_is_used(
+    file: str, harm: str, damaged: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from xp import checkpoint
+
+    newest = checkpoint.path(damaged, checkpoint.STEP, 6) / file
+    if harm == "missing":
+        newest.unlink()
+    else:
+        content = bytearray(newest.read_bytes())
+        content[len(content) // 2] ^= 1
+        newest.write_bytes(bytes(content) if harm == "changed" else bytes(content[:-7]))
+    said: list[str] = []
+    found = checkpoint.newest(damaged, said.append)
+    if file == "manifest.json" and harm == "changed" and found is not None and found.step == 6:
+        pytest.fail("a changed manifest was taken")
+    assert found is not None
+    assert found.step == 3
+    assert "the checkpoint of step 6 is damaged" in said[0]
+
+
+@pytest.fixture
+def damaged(tmp_path: Path) -> Path:
+    """Two small checkpoints."""
+    import torch
+
+    from xp import checkpoint
+
+    for step in (3, 6):
+        tensors = {name: {"a": torch.full((40,), float(step))} for name in ("weights", "optimizer", "random")}
+        checkpoint.write(checkpoint.path(tmp_path, checkpoint.STEP, step), tensors, {"step": step, "needs_best": None})
+    return tmp_path
+
+
+def test_with_no_whole_checkpoint_nothing_starts_anew(compose: Callable[..., Any]) -> None:
+    killed(compose(*LONG), "step", 17)
+    for file in only().glob("checkpoints/step-*/weights.safetensors"):
+        file.unlink()
+    with pytest.raises(UserError, match="none of its 2 checkpoints is whole"):
+        go_on()
+
+
+def test_what_would_change_the_run_is_refused_with_what_differs(compose: Callable[..., Any]) -> None:
+    killed(compose(*LONG), "step", 17)
+    frozen = (only() / "run.yaml").read_text()
+    for overrides, message in [
+        (["seed=7"], "resume=last: seed=7 (was 0): this would be another run"),
+        (["training.learning_rate=0.1", "seed=7"], "seed=7 (was 0); training.learning_rate=0.1 (was "),
+        (["training.max_steps=5"], "training.max_steps=5 (was 12): a run can become longer, not shorter"),
+        (["training.maxsteps=5"], "training.maxsteps: there is no such key. Did you mean 'max_steps'?"),
+        (["precision=bf16"], 'precision="bf16" (was "fp32")'),
+    ]:
+        with pytest.raises(UserError) as caught:
+            go_on(*overrides)
+        assert message in str(caught.value)
+        assert (only() / "run.yaml").read_text() == frozen
+    with pytest.raises(UserError, match=r"no folder of a run, and no run in runs has this MLflow id"):
+        go_on(where="runs/none")
+    Path("train.jsonl").write_text(Path("train.jsonl").read_text().replace("apple", "pear"))
+    with pytest.raises(UserError, match="the train rows are not those that it was trained on"):
+        go_on()
+
+
+def test_a_run_can_become_longer(compose: Callable[..., Any]) -> None:
+    settings = [*LONG, "training.keep_best=false", "training.schedule=constant", "training.warmup=0"]
+    whole = Path(start(compose(*settings, "training.max_steps=16", "runs=whole"))["folder"])
+    first = Path(start(compose(*settings))["folder"])
+    with pytest.raises(UserError, match="has ended; its model is"):
+        go_on()
+    longer = go_on("training.max_steps=16")
+    assert longer == first
+    assert ended(longer)["files"] == ended(whole)["files"]
+
+
+def test_no_room_leaves_the_checkpoints_before(tmp_path: Path) -> None:
+    import resource
+
+    import torch
+
+    from xp import checkpoint
+
+    writer = checkpoint.Writer(tmp_path, 2)
+    small, large = ({"weights": {"a": torch.zeros(size)}} for size in (10, 100_000))
+    writer.save(checkpoint.STEP, 1, small, {"needs_best": None})
+    writer.wait()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        writer.save(checkpoint.STEP, 2, large, {"needs_best": None})
+        with pytest.raises(UserError, match=r"the checkpoint of step 2 cannot be written .* it needs 0.4 MB"):
+            writer.wait()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, ignored)
+    found = checkpoint.newest(tmp_path, print)
+    assert found is not None
+    assert found.step == 1
+    assert [each.name for each in tmp_path.iterdir()] == ["step-00000001"]
+
+
+def test_a_save_that_fails_anywhere_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each call that touches the disk fails once: no failure leaves half a checkpoint, or none."""
+    import torch
+    from bombs import nth
+
+    from xp import checkpoint
+
+    def refuse(*arguments: Any, **named: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    tensors = {name: {"a": torch.zeros(10)} for name in ("weights", "optimizer")}
+    checkpoint.write(checkpoint.path(tmp_path, checkpoint.STEP, 1), tensors, {"needs_best": None})
+    failed = 0
+    for name in ("fsync", "replace", "open", "mkdir"):
+        for number in range(1, 20):
+            with monkeypatch.context() as patched:
+                patched.setattr(os, name, nth(getattr(os, name), number, refuse))
+                try:
+                    checkpoint.write(checkpoint.path(tmp_path, checkpoint.STEP, 2), tensors, {"needs_best": None})
+                    broke = False
+                except OSError:
+                    broke = True
+            found = checkpoint.newest(tmp_path, print)
+            assert found is not None
+            whole = checkpoint.path(tmp_path, checkpoint.STEP, 2)
+            assert found.step == (2 if whole.exists() else 1)
+            failed += broke
+            if whole.exists():
+                checkpoint.discard(whole)
+            if not broke:
+                break
+    assert failed > 8
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "settings"),
+    [
+        (signal.SIGTERM, 143, ["backend=torch", "training.workers=2"]),
+        (signal.SIGINT, 130, ["backend=hf"]),
+        (signal.SIGTERM, 143, ["backend=accelerate", "backend.processes=2"]),
+    ],
+)
+def test_a_signal_ends_a_run_with_a_checkpoint(
+    number: signal.Signals, code: int, settings: list[str], compose: Callable[..., Any], corpus: Path
+) -> None:
+    arguments = [*SMALL, *LONG, "training.max_steps=100000", *settings]
+    process = Popen(
+        [sys.executable, "-m", "xp", *arguments], env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        stdout=PIPE, stderr=PIPE, text=True, cwd=corpus, start_new_session=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("step"):
+            break
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    assert "Traceback" not in err
+    folder = only()
+    events = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
+    assert events[-1]["status"] == "KILLED"
+    from xp import checkpoint
+
+    found = checkpoint.newest(folder / "checkpoints", print)
+    assert found is not None
+    last = max(event["step"] for event in events if "train/loss" in event.get("metrics", {}))
+    assert found.step >= last  # Not the one of three steps before.
+
+
+def test_a_loss_that_is_not_finite_names_step_and_rows(run: Callable[..., Any]) -> None:
+    with pytest.raises(UserError) as caught:
+        run(*LONG, "training.learning_rate=1e30", "training.max_grad_norm=null", "training.save_every=1")
+    said = str(caught.value)
+    assert "training: loss" in said
+    assert "train rows" in said
+    assert "the checkpoint of step" in said
+
+
+def test_a_process_that_dies_ends_the_run_and_is_named(corpus: Path, compose: Callable[..., Any]) -> None:
+    import psutil
+
+    arguments = [*SMALL, *LONG, "training.max_steps=100000", "backend=accelerate", "backend.processes=2"]
+    process = Popen(
+        [sys.executable, "-m", "xp", *arguments], env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        stdout=PIPE, stderr=PIPE, text=True, cwd=corpus,
+    )  # fmt: skip
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("step"):
+            break
+    children = psutil.Process(process.pid).children(recursive=True)
+    workers = [each for each in children if "spawn_main" in " ".join(each.cmdline())]
+    workers[-1].kill()
+    killed_at = time.monotonic()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "has ended by SIGKILL, and the run with it; python -m xp resume=" in err
+    assert "Traceback" not in err
+    assert time.monotonic() - killed_at < 30
+    assert psutil.wait_procs(children, timeout=10)[1] == []
+
+
+def test_resume_says_what_it_is_for() -> None:
+    refused = command("resume=nowhere")
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("xp: resume=nowhere: no folder of a run")
