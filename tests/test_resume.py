@@ -16,11 +16,13 @@ from typing import Any
 import pytest
 from bombs import killed
 from conftest import ROOT, SMALL, command, journal
+from test_every_task import TASKS, settings
 
 from xp import compose as composing
 from xp.error import UserError
 from xp.launch import start
 from xp.resume import resumed
+from xp.run import Run
 
 LONG = [
     "training.epochs=null",
@@ -129,6 +131,32 @@ def test_early_stopping_and_a_schedule_by_metric_go_on(compose: Callable[..., An
     assert whole["state"]["step"] < 12
     killed(compose(*LONG, *settings), "step", 2 * whole["state"]["step"] - 1)
     assert ended(go_on()) == whole
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TASKS)
+def test_every_task_goes_on(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    composing.initialize(None)
+    given = [*settings(name), "training.save_every=1"]
+    whole = start(Run.parse(composing.values([*given, "runs=whole"])))
+    assert killed(Run.parse(composing.values(given)), "step", 11) == -signal.SIGKILL
+    assert ended(go_on()) == ended(Path(whole["folder"]))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_stream_goes_on(workers: int, compose: Callable[..., Any], undisturbed: Any) -> None:
+    streamed = ["data.streaming=true", "training.evaluate_every=4", "training.max_steps=20"]  # More than one pass.
+    killed(compose(*LONG, *streamed, f"training.workers={workers}"), "step", 33)
+    assert ended(go_on()) == undisturbed(*streamed)
+
+
+@pytest.mark.parametrize(("optimizer", "schedule"), [("adafactor", "greedy"), ("sgd", "cosine_with_restarts")])
+def test_other_optimizers_go_on(optimizer: str, schedule: str, compose: Callable[..., Any], undisturbed: Any) -> None:
+    chosen = [f"training.optimizer={optimizer}", f"training.schedule={schedule}", "training.warmup=0"]
+    chosen += ["training.optimizer_options={momentum: 0.9}"] * (optimizer == "sgd")
+    killed(compose(*LONG, *chosen), "step", 17)
+    assert ended(go_on()) == undisturbed(*chosen)
 
 
 def test_an_adapter_goes_on(compose: Callable[..., Any], undisturbed: Any) -> None:
