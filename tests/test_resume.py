@@ -140,7 +140,7 @@ def test_every_task_goes_on(name: str, tmp_path: Path, monkeypatch: pytest.Monke
     composing.initialize(None)
     given = [*settings(name), "training.save_every=1"]
     whole = start(Run.parse(composing.values([*given, "runs=whole"])))
-    assert killed(Run.parse(composing.values(given)), "step", 11) == -signal.SIGKILL
+    assert killed(Run.parse(composing.values(given)), "step", 5) == -signal.SIGKILL
     assert ended(go_on()) == ended(Path(whole["folder"]))
 
 
