@@ -269,6 +269,29 @@ def test_what_would_change_the_run_is_refused_with_what_differs(compose: Callabl
         go_on()
 
 
+def test_a_run_without_a_checkpoint_begins_and_says_so(
+    compose: Callable[..., Any], undisturbed: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    killed(compose(*LONG), "step", 3)
+    assert ended(go_on()) == undisturbed()
+    assert f"{only()} has no checkpoint yet; it begins at its first step" in capfd.readouterr().out
+
+
+def test_code_comes_from_the_command_line_alone_also_when_a_run_goes_on(compose: Callable[..., Any]) -> None:
+    killed(compose(*LONG), "step", 17)
+    file = only() / "run.yaml"
+    file.write_text(file.read_text().replace('"imports": []', '"imports": ["evil"]'))
+    Path("evil.py").write_text("open('done', 'w')\n")
+    with pytest.raises(UserError, match=r"it needs imports=\[evil\], which only the command line can say"):
+        go_on()
+    assert not Path("done").exists()
+
+
+def test_without_checkpoints_the_best_weights_are_found_and_nothing_is_left(run: Callable[..., Any]) -> None:
+    folder = Path(run(*LONG, "training.save_total=0", "training.evaluate_every=2")["folder"])
+    assert not list((folder / "checkpoints").iterdir())
+
+
 def test_a_run_can_become_longer(compose: Callable[..., Any]) -> None:
     settings = [*LONG, "training.keep_best=false", "training.schedule=constant", "training.warmup=0"]
     whole = Path(start(compose(*settings, "training.max_steps=16", "runs=whole"))["folder"])

@@ -211,7 +211,7 @@ class Writer:
     def _save(self, kind: str, step: int, tensors: Tensors, state: dict[str, Any]) -> None:
         try:
             write(path(self.parent, kind, step), tensors, state)
-            prune(self.parent, self.keep)
+            prune(self.parent, max(1, self.keep))  # Of no checkpoints, the best weights are needed all the same.
         except OSError as error:
             size = sum(each.nbytes for content in tensors.values() for each in content.values())
             there = self.parent if self.parent.is_dir() else self.parent.parent
@@ -224,7 +224,7 @@ class Writer:
 
 
 def prune(parent: Path, keep: int) -> None:
-    """Remove all but the newest checkpoints and the best weights that they speak of."""
+    """Remove all but the newest checkpoints and the best weights that they speak of; all of it for 0."""
     numbers = steps(parent, STEP)
     for number in numbers[keep:]:
         discard(path(parent, STEP, number))
@@ -232,7 +232,7 @@ def prune(parent: Path, keep: int) -> None:
         needed = {read(path(parent, STEP, number)).state["needs_best"] for number in numbers[:keep]}
     except (OSError, ValueError, KeyError):
         return  # One of them is damaged; which best weights it needs is not known.
-    for number in steps(parent, BEST)[1:]:  # The newest of them is the best by now.
+    for number in steps(parent, BEST)[1 if keep else 0 :]:  # The newest of them is the best by now.
         if number not in needed:
             discard(path(parent, BEST, number))
 

@@ -133,6 +133,7 @@ def _do(values: dict[str, Any], parent: str, answer: Connection, log: Path, slot
     from xp.launch import start
     from xp.run import Run
 
+    os.setpgid(0, 0)  # Ctrl-C comes from the sweep alone, and once.
     with log.open("w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from xp import compose
+from xp import checkpoint, compose
 from xp.error import UserError, nearest
 from xp.run import Run, changes
 from xp.tracking import identified
@@ -30,6 +30,11 @@ def resumed(where: str, overrides: list[str], config_dir: str | None) -> tuple[R
     if frozen.get("command") != "train":
         raise UserError(f"resume={where}: {folder} is of command={frozen.get('command')}; only a training goes on")
     values = _with(frozen, overrides, config_dir)
+    if frozen["imports"] and not any(each.startswith("imports=") for each in overrides):
+        given = ",".join(frozen["imports"])
+        raise UserError(
+            f"resume={where}: it needs imports=[{given}]; only the command line can say it, so say it again"
+        )
     differing = changes(frozen, values)
     if differing:
         raise UserError(f"resume={where}: {'; '.join(differing)}: this would be another run; start it as one")
@@ -45,6 +50,8 @@ def resumed(where: str, overrides: list[str], config_dir: str | None) -> tuple[R
             f"resume={where}: {folder} has ended; its model is {folder / 'model'}. "
             "To train it longer, give training.epochs or training.max_steps"
         )
+    if not checkpoint.steps(folder / checkpoint.FOLDER, checkpoint.STEP):
+        print(f"{folder} has no checkpoint yet; it begins at its first step", flush=True)
     result.unlink(missing_ok=True)  # It has not ended any more; MLflow has what it said.
     part = folder / "run.yaml.part"
     run.write(part)

@@ -106,7 +106,7 @@ def train(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str,
     digest = ""
     if world.rank() == 0:
         digest = save_model(run, loaded, folder / "model")
-        checkpoint.prune(kept, 1)  # From which it can be extended.
+        checkpoint.prune(kept, 1 if run.training.save_total else 0)  # From the one it can be extended.
     show_findings(task, latest[0], loaded, held_out, folder, tracker)
     return scores(task, job.metric, metrics, loaded, held_out) | {
         "trainable": trained,
