@@ -32,9 +32,7 @@ def resumed(where: str, overrides: list[str], config_dir: str | None) -> tuple[R
     values = _with(frozen, overrides, config_dir)
     if frozen["imports"] and not any(each.startswith("imports=") for each in overrides):
         given = ",".join(frozen["imports"])
-        raise UserError(
-            f"resume={where}: it needs imports=[{given}]; only the command line can say it, so say it again"
-        )
+        raise UserError(f"resume={where}: it needs imports=[{given}], which only the command line can say")
     differing = changes(frozen, values)
     if differing:
         raise UserError(f"resume={where}: {'; '.join(differing)}: this would be another run; start it as one")
