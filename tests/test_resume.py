@@ -13,11 +13,13 @@ from pathlib import Path
 from subprocess import PIPE, Popen
 from typing import Any
 
+import psutil
 import pytest
 from bombs import killed
 from conftest import ROOT, SMALL, command, journal
 from test_every_task import TASKS, settings
 
+from xp import checkpoint
 from xp import compose as composing
 from xp.error import UserError
 from xp.launch import start
@@ -209,7 +211,6 @@ def test_a_run_whose_process_is_gone_is_closed_by_the_next(
 def test_a_damaged_checkpoint_is_told_and_the_one_before_is_used(
     file: str, harm: str, damaged: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from xp import checkpoint
 
     newest = checkpoint.path(damaged, checkpoint.STEP, 6) / file
     if harm == "missing":
@@ -231,8 +232,6 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_is_used(
 def damaged(tmp_path: Path) -> Path:
     """Two small checkpoints."""
     import torch
-
-    from xp import checkpoint
 
     for step in (3, 6):
         tensors = {name: {"a": torch.full((40,), float(step))} for name in ("weights", "optimizer", "random")}
@@ -287,6 +286,25 @@ def test_code_comes_from_the_command_line_alone_also_when_a_run_goes_on(compose:
     assert not Path("done").exists()
 
 
+def test_a_run_that_is_still_running_is_left_alone(compose: Callable[..., Any]) -> None:
+    killed(compose(*LONG), "step", 17)
+    file = only() / "mlflow.json"
+    parent = psutil.Process(os.getppid())
+    about = {"process": parent.pid, "since": parent.create_time()}
+    file.write_text(json.dumps(json.loads(file.read_text()) | about))
+    with pytest.raises(UserError, match=f"is still running, as process {parent.pid}"):
+        go_on()
+
+
+def test_what_a_writer_dies_of_ends_the_training(tmp_path: Path) -> None:
+    writer = checkpoint.Writer(tmp_path, 2)
+    writer.save(checkpoint.STEP, 1, {}, {"needs_best": object()})
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        writer.wait()
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        writer.save(checkpoint.STEP, 2, {}, {"needs_best": None})
+
+
 def test_without_checkpoints_the_best_weights_are_found_and_nothing_is_left(run: Callable[..., Any]) -> None:
     folder = Path(run(*LONG, "training.save_total=0", "training.evaluate_every=2")["folder"])
     assert not list((folder / "checkpoints").iterdir())
@@ -307,8 +325,6 @@ def test_no_room_leaves_the_checkpoints_before(tmp_path: Path) -> None:
     import resource
 
     import torch
-
-    from xp import checkpoint
 
     writer = checkpoint.Writer(tmp_path, 2)
     small, large = ({"weights": {"a": torch.zeros(size)}} for size in (10, 100_000))
@@ -334,8 +350,6 @@ def test_a_save_that_fails_anywhere_leaves_the_one_before(tmp_path: Path, monkey
     """Each call that touches the disk fails once: no failure leaves half a checkpoint, or none."""
     import torch
     from bombs import nth
-
-    from xp import checkpoint
 
     def refuse(*arguments: Any, **named: Any) -> None:
         raise OSError(28, "No space left on device")
@@ -391,7 +405,6 @@ def test_a_signal_ends_a_run_with_a_checkpoint(
     folder = only()
     events = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
     assert events[-1]["status"] == "KILLED"
-    from xp import checkpoint
 
     found = checkpoint.newest(folder / "checkpoints", print)
     assert found is not None
@@ -409,8 +422,6 @@ def test_a_loss_that_is_not_finite_names_step_and_rows(run: Callable[..., Any]) 
 
 
 def test_a_process_that_dies_ends_the_run_and_is_named(corpus: Path, compose: Callable[..., Any]) -> None:
-    import psutil
-
     arguments = [*SMALL, *LONG, "training.max_steps=100000", "backend=accelerate", "backend.processes=2"]
     process = Popen(
         [sys.executable, "-m", "xp", *arguments], env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},

@@ -158,7 +158,7 @@ class Writer:
         self.keep = keep
         for rest in (*parent.glob("*.part"), *parent.glob("*.old")):  # Of a process that was killed.
             shutil.rmtree(rest, ignore_errors=True)
-        self.failure: UserError | None = None
+        self.failure: BaseException | None = None
         self._work: queue.Queue[Callable[[], None] | None] = queue.Queue(maxsize=1)
         self._thread = threading.Thread(target=self._run, name="checkpoint", daemon=True)
         self._thread.start()
@@ -203,7 +203,7 @@ class Writer:
                     return
                 if self.failure is None:
                     work()
-            except UserError as failure:
+            except BaseException as failure:  # The training raises it, whatever it is.
                 self.failure = failure
             finally:
                 self._work.task_done()

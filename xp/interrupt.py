@@ -85,7 +85,9 @@ def leave(number: int) -> None:
 
 
 def _heard(number: int, frame: object) -> None:
-    if os.getpid() != _wish.process:  # A forked worker: its parent decides.
+    if os.getpid() != _wish.process:  # A forked worker: its parent decides, and may end it.
+        if number == signal.SIGTERM and not _wish.patient:
+            os._exit(128 + number)
         return
     first, _wish.signal = not _wish.signal, number
     if not (_wish.patient and first):

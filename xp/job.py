@@ -131,6 +131,7 @@ class Job:
         evaluates = last or (step.ends_epoch if every is None else step.number % every == 0)
         if evaluates:
             paused = time.perf_counter()
+            self._check_finite()
             self._evaluate()
             self.window.started += time.perf_counter() - paused
         self.done = self.done or last

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
 from xp import checkpoint, compose
 from xp.error import UserError, nearest
 from xp.run import Run, changes
-from xp.tracking import identified
+from xp.tracking import identified, lives
 
 
 def resumed(where: str, overrides: list[str], config_dir: str | None) -> tuple[Run, Path]:
@@ -26,6 +27,9 @@ def resumed(where: str, overrides: list[str], config_dir: str | None) -> tuple[R
     """
     runs = Path(str(compose.values([each for each in overrides if each.startswith("runs=")])["runs"]))
     folder = _find(where, runs)
+    about = identified(folder)
+    if about and about["host"] == socket.gethostname() and about["process"] != os.getpid() and lives(about):
+        raise UserError(f"resume={where}: {folder} is still running, as process {about['process']}")
     frozen = json.loads((folder / "run.yaml").read_text())
     if frozen.get("command") != "train":
         raise UserError(f"resume={where}: {folder} is of command={frozen.get('command')}; only a training goes on")
@@ -87,9 +91,12 @@ def _with(frozen: dict[str, Any], overrides: list[str], config_dir: str | None) 
     for key in keys:
         *parents, last = key.split(".")
         there, new = values, composed
-        for parent in parents:
-            there, new = there[parent], new[parent]
-        there[last] = new[last]
+        try:
+            for parent in parents:
+                there, new = there[parent], new[parent]
+            there[last] = new[last]
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{key}: this cannot be said of a run that goes on; start it as another run") from error
         if key in composed["choices"]:
             values["choices"][key] = composed["choices"][key]
     return values

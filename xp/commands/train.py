@@ -100,7 +100,7 @@ def train(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str,
     seconds = time.perf_counter() - began
     metrics = _best(job, loaded, kept, report) if run.training.keep_best else job.metrics
     if run.training.keep_best:
-        tracker.log({f"best/{name}": value for name, value in metrics.items()}, job.best_step)
+        tracker.log({f"best/{name}": value for name, value in metrics.items()}, job.best_step or job.step)
     if not latest:  # It has gone on after its last step.
         job.evaluate()
     digest = ""
@@ -147,7 +147,7 @@ def _best(job: Job, loaded: Loaded, kept: Path, report: Report) -> dict[str, flo
     """The weights of the best evaluation, taken up again, and their scores."""
     from xp.state import take_weights
 
-    if job.evaluated_step == job.best_step:
+    if job.best is None or job.evaluated_step == job.best_step:  # None: no evaluation gave a finite number.
         return job.metrics
     best = checkpoint.read(checkpoint.path(kept, BEST, job.best_step))
     take_weights(loaded.network, best.tensors("weights"))

@@ -48,7 +48,7 @@ def close(runs: Path, client: MlflowClient, uri: str) -> list[str]:
     """
     closed = []
     for folder, about in _open(runs):
-        if about["uri"] != uri or about["host"] != socket.gethostname() or _lives(about):
+        if about["uri"] != uri or about["host"] != socket.gethostname() or lives(about):
             continue
         error = "its process is gone; nothing was heard from it"
         client.set_tag(about["run_id"], "xp.error", error)
@@ -73,7 +73,8 @@ def _open(runs: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
                 yield file.parent, identified(file.parent)
 
 
-def _lives(about: dict[str, Any]) -> bool:
+def lives(about: dict[str, Any]) -> bool:
+    """Whether the process that `identify` names is there."""
     import psutil
 
     try:
