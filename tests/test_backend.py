@@ -147,7 +147,7 @@ def test_more_processes_than_rows_in_a_step(run: Ran, corpus: Path) -> None:
     write_rows(corpus / "train.jsonl", rows[:9])
     settings = ["training.batch_size=4", "task=causal_lm"]
     expected = curve(run(*settings)["points"], *CURVES)
-    ended = command(*SMALL, *settings, "backend=accelerate", "backend.processes=2", "runs=two", folder=corpus)
+    ended = command(*SMALL, *settings, "backend=accelerate", "backend.processes=2", "runs_folder=two", folder=corpus)
     assert ended.returncode == 0, ended.stderr
     (made,) = [path.parent for path in corpus.glob("two/*/journal.jsonl")]
     for got, want in zip(curve(journal(made), *CURVES), expected, strict=True):

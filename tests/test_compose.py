@@ -134,7 +134,7 @@ def test_a_second_component_of_a_name_is_refused() -> None:
 
 
 def test_digest_is_of_what_decides_the_outcome() -> None:
-    assert parse("runs=elsewhere").digest() == parse().digest()
+    assert parse("runs_folder=elsewhere").digest() == parse().digest()
     assert parse("seed=1").digest() != parse().digest()
 
 

@@ -42,7 +42,7 @@ def test_a_trained_model_leaves_the_baseline_behind(data: str, tmp_path: Path) -
         assert score > 0.5
         return
     if baseline is None:
-        ended = command(f"data={data}", "command=evaluate", "runs=before", folder=tmp_path)
+        ended = command(f"data={data}", "command=evaluate", "runs_folder=before", folder=tmp_path)
         assert ended.returncode == 0, ended.stderr
         (file,) = tmp_path.glob("before/*/result.json")
         baseline = json.loads(file.read_text())["metrics"][metric]

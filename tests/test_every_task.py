@@ -121,7 +121,7 @@ def test_two_processes_give_the_curve_of_one(name: str, ran: Callable[..., dict[
         more = ("hidden_dropout", "attention_dropout", "feat_proj_dropout", "activation_dropout", "final_dropout")
         sober += [f"model.config.{each}=0.0" for each in (*more, "layerdrop")]
     alone = ran(name, *sober)
-    two = [*settings(name), *sober, "backend=accelerate", "backend.processes=2", "runs=two"]
+    two = [*settings(name), *sober, "backend=accelerate", "backend.processes=2", "runs_folder=two"]
     ended = command(*two, folder=tmp_path)
     assert ended.returncode == 0, ended.stderr
     (made,) = [path for path in (tmp_path / "two").iterdir() if (path / "journal.jsonl").exists()]

@@ -259,7 +259,7 @@ def model(hub: Hub, xp: Callable[..., Ended], tmp_path_factory: pytest.TempPathF
     """A repository with a small classifier, which a run of xp has trained."""
     LAYOUTS["sst2"](hub)
     folder = tmp_path_factory.mktemp("trained")
-    ended = xp("data=sst2", "model=scratch_bert", *TINY["scratch_bert"], *RECIPE, f"runs={folder}")
+    ended = xp("data=sst2", "model=scratch_bert", *TINY["scratch_bert"], *RECIPE, f"runs_folder={folder}")
     assert ended.code == 0, ended.said
     (made,) = folder.glob("*/model")
     shutil.copytree(made, hub.folder("models", "someone/classifier"), dirs_exist_ok=True)

@@ -100,7 +100,7 @@ def test_the_task_of_the_page_learns_on_every_engine(tmp_path: Path) -> None:
     ]
     digests = set()
     for backend in ("torch", "accelerate", "hf"):
-        given = [*shlex.split(line)[3:], *small, f"backend={backend}", f"runs={backend}"]
+        given = [*shlex.split(line)[3:], *small, f"backend={backend}", f"runs_folder={backend}"]
         ended = command(*given, folder=tmp_path)
         assert ended.returncode == 0, ended.stderr
         (result,) = [json.loads(file.read_text()) for file in tmp_path.glob(f"{backend}/*/result.json")]

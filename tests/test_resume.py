@@ -82,7 +82,7 @@ def undisturbed(compose: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
 
     def ran(*overrides: str) -> dict[str, Any]:
         if overrides not in UNDISTURBED:
-            elsewhere = ("runs=whole", "tracking.uri=sqlite:///whole/mlflow.db")
+            elsewhere = ("runs_folder=whole", "tracking.uri=sqlite:///whole/mlflow.db")
             UNDISTURBED[overrides] = ended(Path(start(compose(*LONG, *overrides, *elsewhere))["folder"]))
         return UNDISTURBED[overrides]
 
@@ -141,7 +141,7 @@ def test_every_task_goes_on(name: str, tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(tmp_path)
     composing.initialize(None)
     given = [*settings(name), "training.save_every=1"]
-    whole = start(Run.parse(composing.values([*given, "runs=whole"])))
+    whole = start(Run.parse(composing.values([*given, "runs_folder=whole"])))
     assert killed(Run.parse(composing.values(given)), "step", 5) == -signal.SIGKILL
     assert ended(go_on()) == ended(Path(whole["folder"]))
 
@@ -312,7 +312,7 @@ def test_without_checkpoints_the_best_weights_are_found_and_nothing_is_left(run:
 
 def test_a_run_can_become_longer(compose: Callable[..., Any]) -> None:
     settings = [*LONG, "training.keep_best=false", "training.schedule=constant", "training.warmup=0"]
-    whole = Path(start(compose(*settings, "training.max_steps=16", "runs=whole"))["folder"])
+    whole = Path(start(compose(*settings, "training.max_steps=16", "runs_folder=whole"))["folder"])
     first = Path(start(compose(*settings))["folder"])
     with pytest.raises(UserError, match="has ended; its model is"):
         go_on()

@@ -38,7 +38,7 @@ def test_a_worker_changes_nothing_and_two_are_refused(run: Ran) -> None:
 
 def test_two_processes_give_the_curve_of_one(run: Ran, corpus: Path) -> None:
     expected = curve(run(*STREAMED)["points"], *CURVES)
-    ended = command(*SMALL, *STREAMED, "backend=accelerate", "backend.processes=2", "runs=two", folder=corpus)
+    ended = command(*SMALL, *STREAMED, "backend=accelerate", "backend.processes=2", "runs_folder=two", folder=corpus)
     assert ended.returncode == 0, ended.stderr
     (made,) = [path.parent for path in corpus.glob("two/*/journal.jsonl")]
     for got, want in zip(curve(journal(made), *CURVES), expected, strict=True):
@@ -238,7 +238,7 @@ def test_parity_of_mixed_streams(run: Ran, corpus: Path) -> None:
     curves = []
     for more in (["torch"], ["accelerate"], ["hf"], ["accelerate", "backend.processes=2"]):
         name = f"runs{len(curves)}"
-        ended = command(*shown, *given, f"backend={more[0]}", *more[1:], f"runs={name}", folder=corpus)
+        ended = command(*shown, *given, f"backend={more[0]}", *more[1:], f"runs_folder={name}", folder=corpus)
         assert ended.returncode == 0, ended.stderr
         (made,) = [path.parent for path in corpus.glob(f"{name}/*/journal.jsonl")]
         curves.append(curve(journal(made), *CURVES))

@@ -66,7 +66,7 @@ def test_a_loss_is_sorted_with_the_smallest_first(corpus: Path) -> None:
 
 
 def test_a_job_gives_the_weights_of_the_same_run_alone(corpus: Path, run: Any) -> None:
-    assert command("-m", *SMALL, "seed=5", "runs=elsewhere", folder=corpus).returncode == 0
+    assert command("-m", *SMALL, "seed=5", "runs_folder=elsewhere", folder=corpus).returncode == 0
     (result,) = [json.loads(file.read_text()) for file in (corpus / "elsewhere").glob("scratch*/result.json")]
     assert result["metrics"] == pytest.approx(run("seed=5")["metrics"], rel=1e-6)
 

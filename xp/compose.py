@@ -125,7 +125,7 @@ def check_sweep(overrides: list[str], config_dir: str | None) -> str:
         "config", checked(overrides, config_dir), RunMode.MULTIRUN, with_log_configuration=False
     )
     _check_hydra(config.hydra)
-    return str(config.runs)
+    return str(config.runs_folder)
 
 
 def checked(overrides: list[str], config_dir: str | None) -> list[str]:

@@ -27,11 +27,11 @@ FOREIGN = (
 def new_folder(run: Run) -> Path:
     """A folder of its own for a run, named by its run id: what is run, and six random digits."""
     parts = [run.choices["model"], *([run.choices["peft"]] if run.peft.name != "none" else []), secrets.token_hex(3)]
-    folder = Path(run.runs) / "-".join(parts)
+    folder = Path(run.runs_folder) / "-".join(parts)
     try:
         folder.mkdir(parents=True)
     except OSError as error:
-        raise UserError(f"runs={run.runs}: no folder can be made there: {error.strerror}") from error
+        raise UserError(f"runs_folder={run.runs_folder}: no folder can be made there: {error.strerror}") from error
     return folder
 
 

@@ -25,7 +25,7 @@ def resumed(where: str, overrides: list[str], config_dir: str | None) -> tuple[R
     Raises:
         UserError: no such run, it has ended, or a setting would change what it trains.
     """
-    runs = Path(str(compose.values([each for each in overrides if each.startswith("runs=")])["runs"]))
+    runs = Path(str(compose.values([each for each in overrides if each.startswith("runs_folder=")])["runs_folder"]))
     folder = _find(where, runs)
     about = identified(folder)
     if about and about["host"] == socket.gethostname() and about["process"] != os.getpid() and lives(about):

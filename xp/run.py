@@ -47,7 +47,7 @@ class Run(Settings):
     precision: Precision
     """In which numbers to compute; auto: bf16 where the hardware computes it natively, else fp32."""
 
-    runs: str
+    runs_folder: str
     """Folder that gets a folder for each run."""
 
     imports: list[str]
@@ -149,7 +149,7 @@ class Run(Settings):
     def digest(self) -> str:
         """SHA-256 of what decides the outcome: all settings but where it is tracked and kept."""
         values = self.values()
-        for name in ("tracking", "runs", "cache", "choices", "examples"):
+        for name in ("tracking", "runs_folder", "cache", "choices", "examples"):
             del values[name]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 

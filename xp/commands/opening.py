@@ -47,7 +47,7 @@ def read(
     """
     task = run.task
     assert isinstance(task, Trainable)
-    preparation = Preparation(task, run.data.on_error, Path(run.runs) / "cache" if run.cache else None, report.say)
+    preparation = Preparation(task, run.data.on_error, Path(run.runs_folder) / "cache" if run.cache else None, report.say)
     splits = run.data.load(task.columns, task.other_columns, task.optional_columns, train=train)
     splits = preparation.checked(splits)
     resolved = task.resolved(splits.eval if splits.train is None else splits.train)
@@ -102,7 +102,7 @@ def wish(
         dtype=dtype,
         peft_type=task.peft_type,
         train=train is not None,
-        locate=partial(run.tracking.locate, runs=run.runs),
+        locate=partial(run.tracking.locate, runs=run.runs_folder),
         special_tokens=task.special_tokens,
     )
 

@@ -102,7 +102,7 @@ def load_trained(run: Run, auto_classes: tuple[str, ...], precision: str) -> Loa
             dtype=torch.float32 if precision == "fp32" else torch.bfloat16,
             peft_type=getattr(task, "peft_type", None),
             train=False,
-            locate=partial(run.tracking.locate, runs=run.runs),
+            locate=partial(run.tracking.locate, runs=run.runs_folder),
             spare=task.spare,
         )
     )
