@@ -164,7 +164,7 @@ def flattened(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str,
 
 
 FREE = re.compile(
-    r"(tracking|choices)\b.*|runs|cache|examples|imports|backend\.name|"
+    r"(tracking|choices)\b.*|runs_folder|cache|examples|imports|backend\.name|"
     r"training\.(epochs|max_steps|save_every|save_total|workers)"
 )
 """Settings that may differ when a run goes on: they change how long it is and where things are, not its curve."""
