@@ -47,7 +47,8 @@ def read(
     """
     task = run.task
     assert isinstance(task, Trainable)
-    preparation = Preparation(task, run.data.on_error, Path(run.runs_folder) / "cache" if run.cache else None, report.say)
+    cache = Path(run.runs_folder) / "cache" if run.cache else None
+    preparation = Preparation(task, run.data.on_error, cache, report.say)
     splits = run.data.load(task.columns, task.other_columns, task.optional_columns, train=train)
     splits = preparation.checked(splits)
     resolved = task.resolved(splits.eval if splits.train is None else splits.train)
