@@ -10,7 +10,8 @@ import pytest
 from conftest import ROOT
 
 LAYERS = [
-    {"error", "world", "batching", "step"},  # import nothing of xp
+    {"secret", "world", "batching", "step"},  # import nothing of xp
+    {"error"},
     {"component", "metric", "findings", "cache", "hub", "interrupt"},
     {"imports"},
     {"tracking", "hardware", "checkpoint"},

@@ -57,6 +57,13 @@ def main() -> int:
     except KeyboardInterrupt:
         print("xp: interrupted", file=sys.stderr)
         return 130
+    except Exception:  # A mistake of ours, or of a module of the user's: all of it, but for secrets.
+        import traceback
+
+        from xp.secret import redacted
+
+        print(redacted(traceback.format_exc()), end="", file=sys.stderr)
+        return 1
 
 
 def _main(arguments: list[str]) -> int:
@@ -65,7 +72,7 @@ def _main(arguments: list[str]) -> int:
         return 0
     from hydra._internal.utils import get_args_parser
 
-    from xp import compose
+    from xp import compose, secret
 
     parser = get_args_parser()
     parser.prog = "python -m xp"
@@ -74,14 +81,16 @@ def _main(arguments: list[str]) -> int:
     if flags.hydra_help or flags.shell_completion or flags.info or flags.cfg in ("hydra", "all"):
         return _hydra_answers()
     compose.initialize(flags.config_dir)
+    overrides = secret.without(flags.overrides)
     if flags.cfg:
-        print(compose.shown(flags.overrides, flags.config_dir, flags.package, flags.resolve), end="")
+        shown = compose.shown(overrides, flags.config_dir, flags.package, flags.resolve)
+        print(secret.redacted(shown), end="")
         return 0
     if flags.multirun:
         from xp.sweep import sweep
 
-        return sweep(flags.overrides, flags.config_dir)
-    return _start(flags.overrides, flags.config_dir)
+        return sweep(overrides, flags.config_dir)
+    return _start(overrides, flags.config_dir)
 
 
 def _start(overrides: list[str], config_dir: str | None) -> int:
@@ -132,14 +141,22 @@ def _check_flags(flags: object) -> None:
 
 
 def _hydra_answers() -> int:
+    import io
+    from contextlib import redirect_stdout
+
     import hydra
 
     from xp.compose import conf_folder, register
+    from xp.secret import redacted
 
     register()
-    hydra.main(version_base="1.3", config_path=str(conf_folder().absolute()), config_name="config")(
-        lambda config: None
-    )()
+    main = hydra.main(version_base="1.3", config_path=str(conf_folder().absolute()), config_name="config")
+    said = io.StringIO()
+    try:
+        with redirect_stdout(said):
+            main(lambda config: None)()
+    finally:
+        print(redacted(said.getvalue()), end="", flush=True)
     return 0
 
 

@@ -8,8 +8,13 @@ from collections.abc import Iterable
 class UserError(ValueError):
     """Something the user can mend. Ends in one line on stderr and exit code 2, never in a traceback.
 
-    The text names the key or file, the rule, the nearest valid word and the next step.
+    The text names the key or file, the rule, the nearest valid word and the next step; secrets in it are hidden.
     """
+
+    def __init__(self, text: str) -> None:
+        from xp.secret import redacted
+
+        super().__init__(redacted(text))
 
 
 def nearest(word: str, words: Iterable[str]) -> str:

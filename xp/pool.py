@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xp.error import UserError
+from xp.secret import redacted
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
@@ -151,5 +152,6 @@ def _do(values: dict[str, Any], parent: str, answer: Connection, log: Path, slot
         print(f"xp: {error}", file=sys.stderr)
         answer.send(("refused", str(error)))
     except Exception as error:
-        traceback.print_exc()
-        answer.send(("failed", f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"))
+        print(redacted(traceback.format_exc()), end="", file=sys.stderr)
+        said = str(error).strip().splitlines()[0] if str(error) else ""
+        answer.send(("failed", redacted(f"{type(error).__name__}: {said}")))

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from xp import world
+from xp.secret import redacted
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -37,8 +38,8 @@ class Report:
         self._bar: Any = None
 
     def say(self, text: str) -> None:
-        """One line."""
-        self.console.print(text, markup=False, soft_wrap=True)
+        """One line, without secrets that a library's error may have brought into it."""
+        self.console.print(redacted(text), markup=False, soft_wrap=True)
 
     def rows(self, side: str, notes: dict[str, int], max_length: int | None) -> None:
         """What became of a split's rows, with a warning where some were cut or dropped."""

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, ValidationError, model_validator
 
-from xp import imports, metric
+from xp import imports, metric, secret
 from xp.backend import Backend
 from xp.component import Settings
 from xp.data import Data
@@ -122,8 +122,13 @@ class Run(Settings):
         """The run that composed values ask for.
 
         Raises:
-            UserError: the first thing wrong with them, as one line.
+            UserError: the first thing wrong with them, as one line; or a secret in them, for they are written down.
         """
+        if (held := secret.first(values, but="tracking.uri")) is not None:
+            raise UserError(
+                f"{held[0]}: it holds {held[1]}, and settings are written to files and to MLflow; leave it out, and "
+                "put it where libraries look for it: HF_TOKEN for the hub, ~/.netrc for another server"
+            )
         if isinstance(names := values.get("imports"), list) and names:
             for kind in (Model, Data, Task, Backend, Peft, Generation):
                 kind.all()  # So that it is the user's component that is told that its name is taken.

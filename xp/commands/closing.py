@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from xp import findings, world
 from xp.metric import better
 from xp.run import Run
+from xp.secret import redacted
 from xp.task import Trainable
 from xp.tracking import Tracker
 
@@ -44,7 +45,7 @@ def show_findings(
         found = task.findings(evaluated.outcomes, held_out.rows, loaded.labels, loaded.processor)
         findings.write(found, folder / "evaluation")
     except Exception as error:
-        print(f"xp: no findings of this evaluation: {type(error).__name__}: {error}", file=sys.stderr)
+        print(f"xp: no findings of this evaluation: {redacted(f'{type(error).__name__}: {error}')}", file=sys.stderr)
         tracker.tags({"xp.findings_failed": f"{type(error).__name__}: {error}"[:500]})
         return
     for name in found.pictures:

@@ -9,6 +9,7 @@ from typing import Any
 
 from xp.prediction.engine import Outcome
 from xp.prediction.inputs import Item
+from xp.secret import redacted
 
 SMALL = 64
 """An array of more numbers than this becomes a file."""
@@ -31,7 +32,7 @@ def write(outcomes: list[Outcome], folder: Path) -> tuple[Path, list[dict[str, A
         if item.place:
             line["place"] = item.place
         if outcome.error:
-            line["error"] = outcome.error
+            line["error"] = redacted(outcome.error)
         else:
             line["output"] = outcome.output
             if outcome.truncated:

@@ -8,8 +8,9 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import field_validator
+from pydantic import model_validator
 
+from xp import secret
 from xp.component import Settings
 from xp.error import UserError
 
@@ -21,7 +22,8 @@ class Tracking(Settings):
     """Where MLflow is, and what it gets."""
 
     uri: str
-    """``sqlite:///<file>`` for the embedded store, ``http://...`` for a server."""
+    """``sqlite:///<file>`` for the embedded store, ``http://...`` for a server; what is before an @ in it goes into the
+    environment of the process, from where MLflow takes it, and is written nowhere."""
 
     experiment: str
     """Name of the MLflow experiment that the run belongs to."""
@@ -29,12 +31,21 @@ class Tracking(Settings):
     log_model: bool
     """Whether the trained model's files are copied to MLflow, so that ``model.path=mlflow:<run id>`` finds them."""
 
-    @field_validator("uri")
+    @model_validator(mode="before")
     @classmethod
-    def _known_store(cls, uri: str) -> str:
+    def _known_store(cls, values: Any) -> Any:
+        uri = values.get("uri") if isinstance(values, dict) else None
+        if not isinstance(uri, str):
+            return values
         if not uri.startswith(("sqlite:///", "postgresql", "mysql", "mssql", "http://", "https://", "databricks")):
-            raise ValueError(f"{uri!r} is no address of MLflow; give sqlite:///<file> or http://<server>")
-        return uri
+            raise ValueError(f"uri={uri}: this is no address of MLflow; give sqlite:///<file> or http://<server>")
+        try:
+            uri = secret.withdrawn(uri)
+        except ValueError as error:
+            raise ValueError(f"uri: {error}") from error
+        if held := secret.found(uri):
+            raise ValueError(f"uri: it holds {held}, and it is written down; leave that out")
+        return values | {"uri": uri}
 
     @property
     def embedded(self) -> Path | None:
@@ -68,7 +79,7 @@ class Tracking(Settings):
         try:
             with self._alone():
                 return MlflowClient(self.address)
-        except (MlflowException, OSError) as error:
+        except (MlflowException, OSError, ImportError) as error:  # The last: of a database's driver.
             raise UserError(f"tracking.uri={self.uri}: {first_line(error)}") from error
 
     def _alone(self) -> AbstractContextManager[Any]:
@@ -127,5 +138,5 @@ class Tracking(Settings):
 
 
 def first_line(error: Exception | None) -> str:
-    """What an error says, without the rest."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    """What an error says, without the rest, and without secrets."""
+    return secret.redacted((str(error).strip().splitlines() or [type(error).__name__])[0])[:300]

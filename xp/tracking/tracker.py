@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
+from xp import secret
 from xp.error import UserError
 from xp.findings import split
 from xp.tracking import abandoned
@@ -77,7 +78,7 @@ class Tracker:
 
     def tags(self, tags: dict[str, str]) -> None:
         """Tags to filter runs by."""
-        self._work.put((self._send_tags, (tags,)))
+        self._work.put((self._send_tags, ({name: secret.redacted(value) for name, value in tags.items()},)))
 
     def dataset(self, name: str, source: str, digest: str, profile: dict[str, int], context: str) -> None:
         """A data set as an input of the run."""
@@ -98,6 +99,7 @@ class Tracker:
 
     def close(self, status: Status, error: str = "") -> None:
         """End the run with this status, once all else has arrived; says on stderr what could not."""
+        error = secret.redacted(error)
         self._journal.write(json.dumps({"time": int(time.time() * 1000), "status": status, "error": error}) + "\n")
         self._work.put((self._end, (status, error)))
         self._work.put(None)
