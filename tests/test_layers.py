@@ -28,7 +28,8 @@ LAYERS = [
     {"workers"},
     {"launch"},
     {"compose", "pool"},
-    {"sweep", "resume"},
+    {"sweep", "frozen"},
+    {"resume"},
     {"__main__"},
 ]
 """From the ground up. A file may import from lower layers, and a package from itself."""

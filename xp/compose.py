@@ -71,7 +71,7 @@ def initialize(config_dir: str | None) -> None:
     initialize_config_dir(str(conf_folder().absolute()), job_name="xp", version_base="1.3")
 
 
-def values(overrides: list[str], config_dir: str | None = None) -> dict[str, Any]:
+def values(overrides: list[str], config_dir: str | None = None, whole: bool = True) -> dict[str, Any]:
     """All settings as plain values, and under ``choices`` which yaml was chosen of each group.
 
     A model whose path is not the one that its yaml states is called after the path.
@@ -79,6 +79,7 @@ def values(overrides: list[str], config_dir: str | None = None) -> dict[str, Any
     Args:
         overrides: as on the command line, without sweeps.
         config_dir: one more folder of configs.
+        whole: whether a value that is missing is an error; else it is ``???``.
 
     Raises:
         UserError: an unknown group choice or key, a value that does not parse, a value that is missing.
@@ -89,7 +90,7 @@ def values(overrides: list[str], config_dir: str | None = None) -> dict[str, Any
         chosen = config.hydra.runtime.choices.items()
         choices = {group: choice for group, choice in chosen if not group.startswith("hydra/") and choice}
         own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-        plain = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
+        plain = OmegaConf.to_container(own, resolve=True, throw_on_missing=whole)
     assert isinstance(plain, dict)
     model = plain.get("model")
     path = model.get("path") if isinstance(model, dict) else None
@@ -147,6 +148,11 @@ def _spelled(override: str) -> str:
     if equals and key.lstrip("+") == "task":
         return f"{key}={','.join(task_name(each) for each in value.split(','))}"
     return f"{key}={literal(value)}" if equals and key.lstrip("+") in LITERAL else override
+
+
+def has(group: str, choice: str, config_dir: str | None) -> bool:
+    """Whether a group has a yaml of this name, in xp's configs or the user's own."""
+    return any((folder / group / f"{choice}.yaml").is_file() for folder in _folders(config_dir))
 
 
 def tasks(config_dir: str | None) -> list[dict[str, str]]:

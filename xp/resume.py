@@ -6,10 +6,10 @@ import json
 import os
 import socket
 from pathlib import Path
-from typing import Any
 
 from xp import checkpoint, compose
 from xp.error import UserError, nearest
+from xp.frozen import changed
 from xp.run import Run, changes
 from xp.tracking import identified, lives
 
@@ -33,7 +33,7 @@ def resumed(where: str, overrides: list[str], config_dir: str | None) -> tuple[R
     frozen = json.loads((folder / "run.yaml").read_text())
     if frozen.get("command") != "train":
         raise UserError(f"resume={where}: {folder} is of command={frozen.get('command')}; only a training goes on")
-    values = _with(frozen, overrides, config_dir)
+    values = changed(frozen, overrides, config_dir)
     if frozen["imports"] and not any(each.startswith("imports=") for each in overrides):
         given = ",".join(frozen["imports"])
         raise UserError(f"resume={where}: it needs imports=[{given}], which only the command line can say")
@@ -77,26 +77,3 @@ def _find(where: str, runs: Path) -> Path:
         f"resume={where}: no folder of a run, and no run in {runs} has this MLflow id."
         + (nearest(where, names) if names else "")
     )
-
-
-def _with(frozen: dict[str, Any], overrides: list[str], config_dir: str | None) -> dict[str, Any]:
-    """The frozen settings, those changed that the command line names."""
-    keys = [each.partition("=")[0].lstrip("+~") for each in overrides]
-    groups = {key.partition(".")[0] for key in keys}
-    # A model is called after its path there; what is in it cannot be changed anyway.
-    groups -= {*keys, "model"}
-    chosen = [f"{group}={choice}" for group, choice in frozen["choices"].items() if group in groups]
-    composed = compose.values([*chosen, *overrides], config_dir)
-    values: dict[str, Any] = json.loads(json.dumps(frozen))
-    for key in keys:
-        *parents, last = key.split(".")
-        there, new = values, composed
-        try:
-            for parent in parents:
-                there, new = there[parent], new[parent]
-            there[last] = new[last]
-        except (KeyError, TypeError) as error:
-            raise UserError(f"{key}: this cannot be said of a run that goes on; start it as another run") from error
-        if key in composed["choices"]:
-            values["choices"][key] = composed["choices"][key]
-    return values
