@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import same_on_all_backends, write_rows
+from conftest import from_yaml, same_on_all_backends, write_rows
 from datasets import Dataset
 
 from xp.data.stdlib_questions import questions
 from xp.error import UserError
 from xp.evaluation import evaluate
-from xp.generation import Greedy
+from xp.generation.greedy import Greedy
 from xp.model import Wish
 from xp.model.pretrained import Pretrained
 from xp.model.tokenizer import train_tokenizer
@@ -29,7 +29,7 @@ from xp.task.question_answering import QuestionAnswering
 from xp.task.spans import likeliest
 from xp.task.windows import golds, layout, pieces
 
-GREEDY = Greedy(name="greedy", max_new_tokens=8, min_new_tokens=0, repetition_penalty=1.0, no_repeat_ngram_size=0)
+GREEDY = from_yaml(Greedy, max_new_tokens=8)
 PLACES = ["Rome", "Oslo", "Lima", "Bonn am Rhein", "Łódź", "São Paulo"]
 
 

@@ -14,14 +14,14 @@ from datasets import ClassLabel, Dataset, Features, Value
 
 from xp.error import UserError
 from xp.evaluation import evaluate
-from xp.generation import Greedy
+from xp.generation.greedy import Greedy
 from xp.model.tokenizer import train_tokenizer
 from xp.task import Trainable
 from xp.task.base import IGNORE
 from xp.task.causal_lm import CausalLM
 from xp.task.text_classification import TextClassification
 
-GREEDY = Greedy(name="greedy", max_new_tokens=8, min_new_tokens=0, repetition_penalty=1.0, no_repeat_ngram_size=0)
+GREEDY = from_yaml(Greedy, max_new_tokens=8)
 TEXTS = [row["text"] for row in rows(60)]
 
 

@@ -13,13 +13,15 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import command, same_on_all_backends, write_rows
+from conftest import command, from_yaml, same_on_all_backends, write_rows
 from datasets import Dataset
 
 from xp.data.stdlib_summaries import docstrings, names
 from xp.error import UserError
 from xp.evaluation import evaluate
-from xp.generation import Beam, Generation, Greedy
+from xp.generation import Generation
+from xp.generation.beam import Beam
+from xp.generation.greedy import Greedy
 from xp.model.tokenizer import train_tokenizer
 from xp.task import languages
 from xp.task.base import IGNORE
@@ -39,7 +41,7 @@ def pairs(number: int) -> list[dict[str, str]]:
 
 
 ROWS = pairs(24)
-GREEDY = Greedy(name="greedy", max_new_tokens=12, min_new_tokens=0, repetition_penalty=1.0, no_repeat_ngram_size=0)
+GREEDY = from_yaml(Greedy, max_new_tokens=12)
 
 
 def task(**settings: Any) -> Text2TextGeneration:
@@ -162,9 +164,7 @@ def test_a_models_own_habits_have_no_say_and_come_back(tokenizer: Any, caplog: p
     transformers_logging.enable_propagation()
     model, batch = network(tokenizer), batch_of(tokenizer)
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
-    beam = Beam(
-        name="beam", **GREEDY.model_dump(exclude={"name"}), num_beams=3, length_penalty=2.0, early_stopping=True
-    )
+    beam = from_yaml(Beam, max_new_tokens=12, num_beams=3, length_penalty=2.0)
     kinds: list[Generation] = [GREEDY, beam]
     with torch.inference_mode(), caplog.at_level(logging.WARNING):
         plain = [each.generate(model, inputs, tokenizer).tolist() for each in kinds]

@@ -30,7 +30,7 @@ HYDRA_KEYS = ("hydra.launcher.slots", "hydra.sweeper.params", "hydra.sweeper.max
 
 OPEN = re.compile(
     r"(data(\.sources\.\w+)?\.columns|data\.weights|model\.config|model\.processor|training\.optimizer_options"
-    r"|training\.schedule_options)[.=]"
+    r"|training\.schedule_options|generation\.(sequence_bias|cache_config|watermarking_config|compile_config))[.=]"
 )
 """Mappings that take keys of the user's own, without Hydra's plus sign before them."""
 
@@ -236,6 +236,11 @@ def _explained(error: Exception, overrides: list[str]) -> str:
 
 def _no_such_key(key: str, overrides: list[str]) -> str:
     parent, _, last = key.rpartition(".")
+    if parent == "generation":
+        from xp.generation.decided import why
+
+        if reason := why(last):
+            return f"{key}: {reason}"
     known = naming.known_keys(overrides, conf_folder())
     beside = [each.rpartition(".")[2] for each in known if each.rpartition(".")[0] == parent]
     return f"{key}: there is no such key.{nearest(last, beside) if parent in known else nearest(key, known)}"

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, NonNegativeInt, ValidationError, model_validator
 
@@ -77,9 +77,26 @@ class Run(Settings):
             raise ValueError(f"backend.processes={self.backend.processes}: command={self.command} runs in one process")
         if self.command == "predict" and self.inputs is None:
             raise ValueError("inputs has no value; give inputs=<a text, a list, or a file>")
+        self._check_generation()
         if self.command in ("train", "evaluate"):
             self._check_training()
         return self
+
+    def _check_generation(self) -> None:
+        if self.command not in ("train", "evaluate", "predict"):
+            return
+        if self.generation.num_return_sequences > 1:
+            raise ValueError(
+                f"generation.num_return_sequences={self.generation.num_return_sequences}: command={self.command} "
+                "has one answer an input; use command=generate"
+            )
+        if self.generation.drafts:
+            raise ValueError(
+                f"generation: drafts are for one input at a time, command={self.command} has batches; "
+                "use command=generate"
+            )
+        if self.command == "predict" and self.generation.stop_strings and not isinstance(self.task, Trainable):
+            raise ValueError(f"generation.stop_strings: task={self.task.name} cannot stop there; use command=generate")
 
     def _check_training(self) -> None:
         if self.inputs is not None:
@@ -184,7 +201,8 @@ def changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
 
 def explain(error: ValidationError, values: dict[str, Any]) -> str:
     """The first of a validation's errors as one line: key, value, rule, nearest valid word."""
-    first = error.errors(include_url=False)[0]
+    errors = error.errors(include_url=False)
+    first = next((each for each in errors if each["type"] == "extra_forbidden"), errors[0])  # A typo leaves a gap, too.
     path = [str(part) for part in first["loc"]]
     key = ".".join(path)
     if first["type"] == "extra_forbidden":
@@ -213,5 +231,6 @@ def _keys_beside(path: list[str], values: dict[str, Any]) -> list[str]:
     settings = groups[path[0]]
     for part in path[1:-1]:
         inner = settings.model_fields[part].annotation if part in settings.model_fields else None
-        settings = inner if isinstance(inner, type) and issubclass(inner, Settings) else settings
+        kinds = [each for each in (inner, *get_args(inner)) if isinstance(each, type) and issubclass(each, Settings)]
+        settings = kinds[0] if kinds else settings
     return list(settings.model_fields)

@@ -117,7 +117,7 @@ def make(task: Task, loaded: Loaded, source: dict[str, Any], generation: Generat
     notes = _equipped(task, tokenizer, network)
     pads = tokenizer is not None and _pads(tokenizer, network)
     if task.generates and kind._pipeline_calls_generate and network.can_generate():
-        parts |= generation.settings()
+        parts |= generation.arguments(network, tokenizer)
     news.set_verbosity(news.CRITICAL)  # It complains of networks with adapters, which it runs all the same.
     try:
         with loading(loaded.described_by):

@@ -153,9 +153,8 @@ class VisualQuestionAnswering(Task, name="visual_question_answering"):
         batch = processor(images=images, text=questions, padding=True, return_tensors="pt")
         batch = batch.to(network.device, network.dtype)
         if network.can_generate():
-            (written,) = processor.batch_decode(
-                network.generate(**batch, **generation.settings()), skip_special_tokens=True
-            )
+            told = generation.arguments(network, processor.tokenizer)
+            (written,) = processor.batch_decode(network.generate(**batch, **told), skip_special_tokens=True)
             return [[{"answer": written.strip()}]]
         names = network.config.id2label
         scores, ids = network(**batch).logits.float().sigmoid().topk(min(self.top_k, len(names)))
@@ -179,6 +178,6 @@ class ImageToText(Task, name="image_to_text"):
         """What the model writes to each image."""
         images = [row["image"] for row in inputs]
         pixels = processor.image_processor(images=images, return_tensors="pt").to(network.device, network.dtype)
-        written = network.generate(**pixels, **generation.settings())
+        written = network.generate(**pixels, **generation.arguments(network, processor.tokenizer))
         return [[{"generated_text": text.strip()}]
                 for text in processor.tokenizer.batch_decode(written, skip_special_tokens=True)]  # fmt: skip
