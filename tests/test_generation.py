@@ -109,7 +109,7 @@ def test_each_setting_of_transformers_is_one_here_or_is_decided_for_a_reason() -
         (["generation.cache_config={nbits: 4}"], "only a quantized cache has options"),
         (["generation.compile_config={fullgraph: true, dynamic: null, backend: eager, mode: default, options: null}"],
          "generation.compile_config: other caches are not compiled"),
-        (["generation.watermarking_config={bia: 2}"], "watermarking_config.bia: there is no such key. Did you mean 'bias'"),
+        (["generation.watermarking_config={bia: 2}"], "config.bia: there is no such key. Did you mean 'bias'"),
         (["generation.num_assistant_tokens=5"], "there is no draft model; give generation.assistant_model=<path>"),
         (["generation.max_matching_ngram_size=3"], "give generation.prompt_lookup_num_tokens"),
         (["generation.prompt_lookup_num_tokens=3", "generation.use_mtp=true"], "lookup_num_tokens drafts already"),
