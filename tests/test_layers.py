@@ -19,7 +19,7 @@ LAYERS = [
     {"training", "stream"},
     {"features"},
     {"feed"},
-    {"evaluation", "job", "prediction"},
+    {"evaluation", "job", "prediction", "chat"},
     {"state"},
     {"prepare", "backend"},
     {"run"},

@@ -35,6 +35,10 @@ OPEN = re.compile(
 """Mappings that take keys of the user's own, without Hydra's plus sign before them."""
 
 
+IMPLIED = {"chat": {"task": "chat", "generation": "chat"}}
+"""What a command chooses of a group where the command line chooses nothing."""
+
+
 def conf_folder() -> Path:
     """The folder of xp's own configs: beside the package in a checkout, inside it when installed from a wheel."""
     inside = Path(__file__).parent / "conf"
@@ -139,7 +143,10 @@ def checked(overrides: list[str], config_dir: str | None) -> list[str]:
             raise UserError(f"{key}: this part of Hydra's config is closed.{nearest(key, HYDRA_KEYS)}")
     search = [f"hydra.searchpath=[file://{Path(config_dir).absolute()}]"] if config_dir else []
     spelled = [_spelled(override) for override in overrides]
-    return search + [f"++{override}" if OPEN.match(override) else override for override in spelled]
+    given = {override.lstrip("+").partition("=")[0]: override.partition("=")[2] for override in overrides}
+    implied = [f"{group}={choice}" for group, choice in IMPLIED.get(given.get("command", ""), {}).items()
+               if group not in given]  # fmt: skip
+    return search + implied + [f"++{override}" if OPEN.match(override) else override for override in spelled]
 
 
 def _spelled(override: str) -> str:

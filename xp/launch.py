@@ -129,18 +129,20 @@ def work(run: Run, folder: Path, parent: str | None) -> dict[str, Any]:
 def _tracked(run: Run, folder: Path, parent: str | None) -> dict[str, Any]:
     # Seconds of imports happen here, once the run is known to be worth it.
     from xp import commands
+    from xp.chat.terminal import Terminal
     from xp.hardware import source
     from xp.report import Report
     from xp.tracking import Tracker, Untracked
 
     _quiet()
-    report = Report()
+    report = Report(aside=run.command == "chat" and not Terminal.is_interactive())
     report.say(f"run {folder.name}")
     # Only rank 0 tracks.
     tracker = Tracker(run.tracking, folder, _tags(run, folder) | source(), parent) if world.rank() == 0 else Untracked()
     status, error = "KILLED", ""
     try:
-        command = {"train": commands.train, "evaluate": commands.evaluate, "predict": commands.predict}[run.command]
+        command = {"train": commands.train, "evaluate": commands.evaluate, "predict": commands.predict,
+                   "chat": commands.chat}[run.command]  # fmt: skip
         result = command(run, folder, tracker, report)
         result |= {"run": folder.name, "run_id": tracker.opened(), "folder": str(folder)}
         if world.rank() == 0:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from xp.model import Loaded
     from xp.run import Run
 
-COUNTS = ("predict/items", "predict/failed", "predict/truncated")
+COUNTS = ("predict/items", "predict/failed", "predict/truncated", "chat/answers", "chat/new_tokens")
 
 LINES = 20
 """At most about this many lines of training progress where there is no terminal to draw a bar in."""
@@ -28,10 +28,11 @@ LINES = 20
 class Report:
     """Speaks for rank 0 and is silent on the others."""
 
-    def __init__(self) -> None:
+    def __init__(self, aside: bool = False) -> None:
+        """Speak on the standard output, or beside it (``aside``), where that is for something else."""
         from rich.console import Console
 
-        self.console = Console(quiet=world.rank() != 0, highlight=False)
+        self.console = Console(quiet=world.rank() != 0, highlight=False, stderr=aside)
         self._total = 0
         self._next = 0
         self._task: TaskID | None = None
@@ -143,7 +144,8 @@ class Report:
         from rich.table import Table
 
         subject = run.choices["task"] if run.command == "predict" else run.choices["data"]
-        table = Table(title=f"{run.command} {run.choices['model']} on {subject}", title_justify="left")
+        title = f"{run.command} {run.choices['model']}" + ("" if run.command == "chat" else f" on {subject}")
+        table = Table(title=title, title_justify="left")
         table.add_column("metric")
         table.add_column("value", justify="right")
         baseline = result["baseline"]
@@ -161,7 +163,7 @@ class Report:
         if "training_seconds" in result:
             lines["time"] += f", training {_duration(result['training_seconds'])}"
         lines["run"] = run_id
-        for place in ("model", "predictions"):
+        for place in ("model", "predictions", "transcript"):
             if place in result:
                 lines[place] = result[place]
         lines["compare"] = (

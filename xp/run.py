@@ -13,6 +13,7 @@ from pydantic import Field, NonNegativeInt, ValidationError, model_validator
 
 from xp import imports, metric, secret
 from xp.backend import Backend
+from xp.chat import Chat
 from xp.component import Settings
 from xp.data import Data
 from xp.error import UserError, nearest
@@ -29,8 +30,8 @@ from xp.training import Training
 class Run(Settings):
     """A complete run: nothing that decides its outcome lies outside of it, but the rows and the model's files."""
 
-    command: Literal["train", "evaluate", "predict", "show", "tasks"]
-    """What to do: train a model, evaluate one, let it predict, show rows as it sees them, or list the tasks."""
+    command: Literal["train", "evaluate", "predict", "chat", "show", "tasks"]
+    """What to do: train a model, evaluate one, let it predict, chat with one, show rows as it sees them, list tasks."""
 
     examples: NonNegativeInt
     """How many rows of each split command=show prints."""
@@ -64,6 +65,7 @@ class Run(Settings):
     generation: Generation
     training: Training
     prediction: Prediction
+    chat: Chat
     tracking: Tracking
 
     choices: dict[str, str]
@@ -78,6 +80,8 @@ class Run(Settings):
         if self.command == "predict" and self.inputs is None:
             raise ValueError("inputs has no value; give inputs=<a text, a list, or a file>")
         self._check_generation()
+        if self.command == "chat" and self.task.name != "chat":
+            raise ValueError(f"task={self.task.name}: command=chat is for task=chat")
         if self.command in ("train", "evaluate"):
             self._check_training()
         return self
@@ -223,7 +227,12 @@ def _keys_beside(path: list[str], values: dict[str, Any]) -> list[str]:
     """The keys that the class at ``path`` has."""
     if len(path) == 1:
         return list(Run.model_fields)
-    groups: dict[str, type[Settings]] = {"training": Training, "prediction": Prediction, "tracking": Tracking}
+    groups: dict[str, type[Settings]] = {
+        "training": Training,
+        "prediction": Prediction,
+        "chat": Chat,
+        "tracking": Tracking,
+    }
     for group, kind in (("model", Model), ("data", Data), ("task", Task), ("backend", Backend), ("peft", Peft),
                         ("generation", Generation)):  # fmt: skip
         if path[0] == group:

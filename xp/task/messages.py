@@ -33,6 +33,9 @@ ROLES = {
 }
 """What the roles of data sets are called in the messages that templates take."""
 
+MEDIA = ("image", "audio", "video")
+"""Parts of a turn that are not text."""
+
 Message = dict[str, Any]
 
 
@@ -86,6 +89,28 @@ def asked(messages: Any, column: str = "messages") -> list[Message]:
         raise UserError(f"{column}: nobody says anything that could be answered")
     if not turns[-1]["content"].strip():
         raise UserError(f"{column}: is empty")
+    return turns
+
+
+def listened(messages: Any) -> list[Message]:
+    """A conversation that goes on, whoever spoke last; images and sounds of a turn stay where they are.
+
+    Raises:
+        UserError: it is no conversation.
+    """
+    turns = []
+    for at, value in enumerate(_listed(messages, "messages")):
+        content = value.get("content") if isinstance(value, dict) else None
+        parts = content if isinstance(content, list) else []
+        media = [part for part in parts if isinstance(part, dict) and part.get("type") in MEDIA]
+        for part in media:
+            if not any(isinstance(part.get(key), str) for key in ("path", "url", part["type"])):
+                raise UserError(f"messages[{at}].content: its {part['type']} names no file; give it as path")
+        text = value | {"content": [part for part in parts if part not in media]} if media else value
+        turn = _message(text, f"messages[{at}]")
+        turns.append(turn | {"content": [*media, {"type": "text", "text": turn["content"]}]} if media else turn)
+    if turns and turns[0]["role"] not in ("system", "user"):
+        raise UserError(f"messages[0]: the {turns[0]['role']} speaks first; a user's turn must come before")
     return turns
 
 

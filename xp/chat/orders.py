@@ -1,0 +1,140 @@
+"""Orders: what begins with a slash and is not said to the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from xp.chat.speaker import Speaker, file_kind
+from xp.chat.talk import Talk
+from xp.error import UserError, nearest
+from xp.generation import Generation
+from xp.task.messages import MEDIA
+
+ORDERS = {
+    "/help": "what can be ordered",
+    "/system": "show the system message; /system <text> sets it, /system none takes it away",
+    "/clear": "begin anew, with the same system message",
+    "/retry": "answer the last message again",
+    "/undo": "take back the last message and its answer",
+    "/save": "/save <file.json> writes the conversation",
+    "/load": "/load <file.json> goes on with another conversation",
+    "/attach": "/attach <file> sends an image or a sound along with the next message",
+    "/adapter": "show the adapters; /adapter <name> ... makes these active, /adapter none none of them",
+    "/set": "show the settings of generation; /set <key>=<value> changes one",
+    "/stats": "turns, tokens, speed, and how full the context is",
+    "/exit": "end the chat, as Ctrl-D does",
+}
+
+
+@dataclass
+class Desk:
+    """Where orders are carried out; those that need an answer of the model give True."""
+
+    talk: Talk
+    speaker: Speaker
+    say: Callable[[str], None]
+    adapters: Any
+
+    def order(self, line: str) -> bool:
+        """Carry out an order; True where an answer is due now.
+
+        Raises:
+            UserError: there is no such order, or it cannot be done; nothing has changed then.
+            EOFError: the chat is to end.
+        """
+        word, _, rest = line.strip().partition(" ")
+        if word not in ORDERS:
+            raise UserError(f"{word}: there is no such order.{nearest(word, ORDERS)} /help lists them all")
+        return bool(getattr(self, f"_{word.removeprefix('/')}")(rest.strip()))
+
+    def _help(self, rest: str) -> None:
+        for word, meaning in ORDERS.items():
+            self.say(f"  {word:<9} {meaning}")
+        self.say('  A message of several lines stands between """ and """, or its lines end with \\')
+        self.say("  Ctrl-C stops an answer")
+
+    def _system(self, rest: str) -> None:
+        if rest:
+            self.talk.system = None if rest == "none" else rest
+        self.say(f"system: {self.talk.system or 'none'}")
+
+    def _clear(self, rest: str) -> None:
+        self.talk.clear()
+        self.say("a new conversation")
+
+    def _retry(self, rest: str) -> bool:
+        if not self.talk.forget_answer():
+            raise UserError("/retry: nothing was asked yet")
+        return True
+
+    def _undo(self, rest: str) -> None:
+        if not self.talk.undo():
+            raise UserError("/undo: nothing was asked yet")
+        self.say(f"taken back; turns that are left: {self.talk.turns}")
+
+    def _save(self, rest: str) -> None:
+        if not rest:
+            raise UserError("/save: give a file, as /save talk.json")
+        self.talk.save(Path(rest).expanduser())
+        self.say(f"saved to {rest}")
+
+    def _load(self, rest: str) -> bool:
+        if not rest:
+            raise UserError("/load: give a file, as /load talk.json")
+        self.talk.load(Path(rest))
+        self.say(f"{self.talk.turns} turns of {rest}")
+        return self.talk.waits
+
+    def _attach(self, rest: str) -> None:
+        if not self.speaker.multimodal:
+            raise UserError("/attach: this model reads text alone")
+        kind = file_kind(rest)
+        if kind is None:
+            raise UserError(f"/attach: {rest!r} is by its name no {' and no '.join(MEDIA)}")
+        if not Path(rest).expanduser().is_file():
+            raise UserError(f"/attach: there is no file {rest}")
+        self.talk.attached.append({"type": kind, "path": str(Path(rest).expanduser())})
+        self.say(f"{kind} {rest} goes along with the next message")
+
+    def _set(self, rest: str) -> None:
+        settings = self.speaker.generation.model_dump()
+        if not rest:
+            self.say("  ".join(f"{key}={value}" for key, value in settings.items() if key != "name"))
+            return
+        key, equals, text = rest.partition("=")
+        key = key.strip().removeprefix("generation.")
+        if not equals:
+            raise UserError(f"/set: give <key>=<value>, as /set max_new_tokens=200. Keys: {', '.join(settings)}")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise UserError(f"/set {key}: {text!r} does not parse") from error
+        if key == "name" or key not in settings:
+            raise UserError(f"/set {key}: generation={settings['name']} has no such setting.{nearest(key, settings)}")
+        try:
+            self.speaker.generation = Generation.choose(settings | {key: value})
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            raise UserError(f"/set {key}={text}: {first.get('ctx', {}).get('error', first['msg'])}") from error
+        self.say(f"{key}={value}")
+
+    def _adapter(self, rest: str) -> None:
+        self.say(self.adapters(rest.split()))
+
+    def _stats(self, rest: str) -> None:
+        said = [message["about"] for message in self.talk.messages if "about" in message]
+        tokens, seconds = (sum(each[name] for each in said) for name in ("tokens", "seconds"))
+        speed = f", {tokens / seconds:.1f} tokens a second" if seconds else ""
+        self.say(f"{self.talk.turns} turns, {len(said)} answers of {tokens:,} tokens in {seconds:.1f} s{speed}")
+        if said:
+            bound = f" of {self.speaker.context:,}" if self.speaker.context else ""
+            self.say(f"context: {said[-1]['prompt_tokens'] + said[-1]['tokens']:,}{bound} tokens at the last answer")
+
+    def _exit(self, rest: str) -> None:
+        raise EOFError

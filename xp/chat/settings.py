@@ -1,0 +1,20 @@
+"""What a conversation begins with."""
+
+from __future__ import annotations
+
+from pydantic import PositiveInt
+
+from xp.component import Settings
+
+
+class Chat(Settings):
+    """How ``command=chat`` begins; all of it can be changed while talking."""
+
+    system: str | None
+    """System message that the conversation begins with; null leaves it to the template."""
+
+    history: str | None
+    """JSON file of a conversation to go on with: a list of messages, or a transcript of an earlier chat."""
+
+    context: PositiveInt | None
+    """Most tokens that the model is to see at once, its answer included; null: as many as its positions reach."""

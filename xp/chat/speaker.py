@@ -1,0 +1,174 @@
+"""Speaker: the model's side of a conversation, from messages to the tokens of an answer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from mimetypes import guess_type
+from typing import TYPE_CHECKING, Any
+
+from xp.error import UserError
+from xp.generation import Generation
+from xp.task.conversation import prompt, stops
+from xp.task.messages import MEDIA, Message
+from xp.task.rendering import render, specials
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from xp.chat.talk import Talk
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the assistant has said."""
+
+    text: str
+    reason: str
+    """Why it ended: ``end`` (the model's own), ``length`` (max_new_tokens), ``stopped`` (by the user)."""
+
+    prompt_tokens: int
+    tokens: int
+    seconds: float
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What a transcript says of it."""
+        return {"reason": self.reason, "prompt_tokens": self.prompt_tokens, "tokens": self.tokens,
+                "seconds": round(self.seconds, 3)}  # fmt: skip
+
+
+@dataclass
+class Speaker:
+    """A network that answers."""
+
+    network: Any
+    processor: Any
+    """The tokenizer, or the processor of a model that takes images or sounds, too."""
+
+    generation: Generation
+    context: int | None
+    """Most tokens that it sees at once, its answer included; None for no bound."""
+
+    seed: int
+    plain: bool
+    """Whether it is a model without a template of its own, which would go on with the user's next turn."""
+
+    @property
+    def tokenizer(self) -> Any:
+        """What turns text into tokens."""
+        return getattr(self.processor, "tokenizer", self.processor)
+
+    @property
+    def multimodal(self) -> bool:
+        """Whether turns may have images or sounds."""
+        return self.tokenizer is not self.processor
+
+    def tokens(self, messages: list[Message]) -> dict[str, Tensor]:
+        """What the network gets of a conversation that waits for an answer: the tokens of training, one row.
+
+        Raises:
+            UserError: the template refuses it, or an image or a sound cannot be read.
+        """
+        import torch
+
+        if not self.multimodal:
+            ids = torch.tensor([prompt(messages, self.tokenizer)])
+            return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        try:
+            made = self.processor.apply_chat_template(
+                [message | {"content": _parts(message["content"])} for message in messages],
+                add_generation_prompt=True,
+                tokenize=True,
+                return_dict=True,
+                return_tensors="pt",
+            )
+        except (OSError, ValueError, TypeError, LookupError) as error:
+            raise UserError(f"this model's processor says: {' '.join(str(error).split())}") from error
+        found: dict[str, Tensor] = made.to(dtype=self.network.dtype)
+        return found
+
+    def fitted(self, talk: Talk) -> tuple[dict[str, Tensor], int]:
+        """What the network gets, and how many of the oldest turns it does not see: whole turns go, as few as do.
+
+        Raises:
+            UserError: what the user says now is too long by itself.
+        """
+        for dropped in range(talk.turns):
+            inputs = self.tokens(talk.seen(dropped))
+            length = inputs["input_ids"].shape[1]
+            if self.context is None or length + self.generation.max_new_tokens <= self.context:
+                return inputs, dropped
+        raise UserError(
+            f"this turn has {length:,} tokens with what is around it, and an answer may have "
+            f"{self.generation.max_new_tokens:,}: the model sees {self.context:,}. Say it shorter, or "
+            "/set max_new_tokens=<fewer>"
+        )
+
+    def answer(
+        self, inputs: dict[str, Tensor], attempt: list[int], show: Callable[[str], None], stopped: Callable[[], bool]
+    ) -> Answer:
+        """The assistant's turn, shown while it is being written.
+
+        Args:
+            inputs: see `fitted`.
+            attempt: what the randomness of a sampled answer depends on beside the seed: turn and try.
+            show: takes the text piece by piece.
+            stopped: is asked after each token whether to end here.
+        """
+        import torch
+
+        from xp import batching
+        from xp.chat.stream import Stream, stopping
+
+        torch.manual_seed(batching.mixed(self.seed, *attempt))
+        stream = Stream(self.tokenizer, show, self.turn)
+        beams = self.generation.settings().get("num_beams", 1) > 1  # What is best is known at the end alone.
+        began = time.perf_counter()
+        inputs = {name: value.to(self.network.device) for name, value in inputs.items()}
+        with torch.inference_mode():
+            new = self.generation.generate(
+                self.network,
+                inputs,
+                self.tokenizer,
+                stopping_criteria=stopping(lambda: stopped() or stream.over),
+                streamer=None if beams else stream,
+            )[0].tolist()
+        seconds = time.perf_counter() - began
+        if beams:
+            stream.put(torch.tensor(new))
+            stream.end()
+        ended = bool(new) and new[-1] in stops(self.tokenizer)
+        reason = "end" if ended or stream.over else "stopped" if stopped() else "length"
+        text = stream.cut(self.tokenizer.decode(new, skip_special_tokens=True))
+        return Answer(text, reason, inputs["input_ids"].shape[1], len(new), seconds)
+
+    @property
+    def turn(self) -> str:
+        """What the user's turns begin with, where a model without a template would go on with it; else nothing."""
+        return opening(self.tokenizer) if self.plain else ""
+
+
+def opening(tokenizer: Any) -> str:
+    """What the template writes before what the user says, without special tokens."""
+    said = ["What is it?", "Nothing.", "And that?"]
+    messages = [{"role": ("user", "assistant")[at % 2], "content": text} for at, text in enumerate(said)]
+    text, _ = render(messages, tokenizer)
+    between = text.partition(said[1])[2].partition(said[2])[0]
+    for token in specials(tokenizer).values():
+        between = between.replace(token, "")
+    return between.strip()
+
+
+def _parts(content: Any) -> list[dict[str, Any]]:
+    """A turn's content as processors take it: a list, images and sounds by their paths."""
+    if isinstance(content, str):
+        return [{"type": "text", "text": content}]
+    return list(content)
+
+
+def file_kind(name: str) -> str | None:
+    """Whether a file is an image, audio or a video, by its ending; None where it is neither."""
+    kind = (guess_type(name)[0] or "").partition("/")[0]
+    return kind if kind in MEDIA else None

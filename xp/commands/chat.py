@@ -1,0 +1,172 @@
+"""Chat with a model."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xp.chat.orders import ORDERS, Desk
+from xp.chat.speaker import Speaker
+from xp.chat.talk import Talk, read
+from xp.chat.terminal import Terminal
+from xp.commands.opening import choose_machine
+from xp.error import UserError
+from xp.hardware import autocast
+from xp.model import Wish, positions
+from xp.report import Report
+from xp.run import Run
+from xp.task.chat import Chat
+from xp.tracking import Tracker
+
+if TYPE_CHECKING:
+    from xp.model import Loaded
+
+
+def chat(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str, Any]:
+    """Chat with a model, in a terminal or through a pipe.
+
+    Returns:
+        What goes to ``result.json``: ``metrics``, the place of the transcript, and times.
+    """
+    started = time.perf_counter()
+    terminal = Terminal(ORDERS)
+    report.console = terminal.console
+    task = run.task
+    assert isinstance(task, Chat)
+    talk = Talk(read(Path(run.chat.history)) if run.chat.history else [])
+    if run.chat.system is not None:
+        talk.system = run.chat.system
+    device, precision = choose_machine(run, tracker, report)
+    loaded = _load(run, precision)
+    network = loaded.network.to(device).eval()
+    tokenizer = getattr(loaded.processor, "tokenizer", loaded.processor)
+    plain = not loaded.processor.chat_template and task.template == "auto"
+    for line in task.equip(tokenizer, network, adapted=True):
+        report.say(line)
+    speaker = Speaker(network, loaded.processor, run.generation, _context(run, network, tokenizer), run.seed, plain)
+    desk = Desk(talk, speaker, terminal.say, None)
+    how = "plainly: it has no template of its own" if plain else "through its template"
+    report.say(f"{run.choices['model']} answers {how}; /help says what can be ordered, Ctrl-D ends")
+    file = folder / "transcript.json"
+    numbers = _converse(desk, terminal, file, tracker, partial(autocast, precision, device))
+    tracker.table(_table(talk), "transcript.json")
+    return {
+        "objective": numbers["chat/tokens_per_second"],
+        "metric": "chat/tokens_per_second",
+        "goal": "max",
+        "metrics": numbers,
+        "baseline": {},
+        "transcript": str(file),
+        "seconds": time.perf_counter() - started,
+    }
+
+
+def _load(run: Run, precision: str) -> Loaded:
+    """The model as it is, of text alone or of images and sounds, too."""
+    import torch
+
+    return run.model.load(
+        Wish(
+            auto_class=("AutoModelForCausalLM", "AutoModelForImageTextToText", "AutoModelForMultimodalLM"),
+            processor_class="AutoProcessor",
+            config=lambda labels: {},
+            labels=[],
+            texts=list,
+            dtype=torch.float32 if precision == "fp32" else torch.bfloat16,
+            peft_type=Chat.peft_type,
+            train=False,
+            locate=partial(run.tracking.locate, runs=run.runs_folder),
+        )
+    )
+
+
+def _context(run: Run, network: Any, tokenizer: Any) -> int | None:
+    """Most tokens that the model sees at once.
+
+    Raises:
+        UserError: more are asked for than its positions reach, or an answer alone may fill it.
+    """
+    text = network.config.get_text_config()
+    reach = min(positions(text) or 1 << 60, tokenizer.model_max_length or 1 << 60)
+    if run.chat.context is not None and run.chat.context > reach:
+        raise UserError(f"chat.context={run.chat.context}: this model sees at most {reach} tokens; use that or less")
+    context = run.chat.context or (reach if reach < 1 << 30 else None)
+    if context is not None and run.generation.max_new_tokens >= context:
+        raise UserError(
+            f"generation.max_new_tokens={run.generation.max_new_tokens}: this model sees {context} tokens at once, "
+            "and something must be left for what is asked; use fewer"
+        )
+    return context
+
+
+def _converse(desk: Desk, terminal: Terminal, file: Path, tracker: Tracker, computing: Any) -> dict[str, float]:
+    """Talk until the user ends it; the transcript is on disk after every turn. Gives how much was said and how fast."""
+    talk, answers, tokens, seconds, attempts = desk.talk, 0, 0, 0.0, 0
+    due = talk.waits
+    if due:
+        terminal.say("the history ends with a question, which is answered first")
+    while True:
+        if not due:
+            line = terminal.read()
+            if line is None:
+                break
+            if not line.strip():
+                continue
+            try:
+                if line.lstrip().startswith("/"):
+                    due = desk.order(line)
+                else:
+                    talk.ask(line)
+                    due = True
+            except UserError as error:
+                terminal.say(f"xp: {error}")
+            except EOFError:
+                break
+        if due:
+            due, attempts = False, attempts + 1
+            with terminal.answering() as stopped, computing():
+                about = _answer(desk, terminal, stopped, attempts)
+            if about is not None:
+                answers, tokens, seconds = answers + 1, tokens + about["tokens"], seconds + about["seconds"]
+                points = {f"chat/{name}": float(about[name]) for name in ("prompt_tokens", "tokens", "seconds")}
+                tracker.log(points, answers)
+        talk.save(file)
+        tracker.artifact(file)
+    speed = tokens / seconds if seconds else 0.0
+    return {"chat/answers": float(answers), "chat/new_tokens": float(tokens), "chat/tokens_per_second": speed}
+
+
+def _answer(desk: Desk, terminal: Terminal, stopped: Any, attempt: int) -> dict[str, Any] | None:
+    """One answer, shown while it is written; None where what was asked cannot be answered, and is taken back."""
+    talk, speaker = desk.talk, desk.speaker
+    try:
+        inputs, dropped = speaker.fitted(talk)
+        if dropped:
+            left = f"{dropped} oldest turn{'s' * (dropped > 1)}"
+            terminal.say(f"the context of {speaker.context:,} tokens is full: the model does not see the {left}")
+        answer = speaker.answer(inputs, [talk.turns, attempt], terminal.show, stopped)
+    except UserError as error:
+        talk.undo()
+        terminal.say(f"xp: {error}")
+        return None
+    terminal.show("\n")
+    if answer.reason == "length":
+        most = speaker.generation.max_new_tokens
+        terminal.say(f"cut at max_new_tokens={most}; /set max_new_tokens=<more> and /retry, or ask on")
+    elif answer.reason == "stopped":
+        terminal.say("stopped")
+    talk.answer(answer.text, answer.about)
+    return answer.about
+
+
+def _table(talk: Talk) -> dict[str, list[Any]]:
+    """The conversation as columns."""
+    return {
+        "role": [message["role"] for message in talk.messages],
+        "content": [message["content"] if isinstance(message["content"], str) else str(message["content"])
+                    for message in talk.messages],
+        "reason": [message.get("about", {}).get("reason", "") for message in talk.messages],
+        "tokens": [message.get("about", {}).get("tokens", 0) for message in talk.messages],
+    }  # fmt: skip
