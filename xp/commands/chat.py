@@ -51,6 +51,7 @@ def chat(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str, 
     report.say(f"{run.choices['model']} answers {how}; /help says what can be ordered, Ctrl-D ends")
     file = folder / "transcript.json"
     numbers = _converse(desk, terminal, file, tracker, partial(autocast, precision, device))
+    tracker.log(numbers, int(numbers["chat/answers"]))
     tracker.table(_table(talk), "transcript.json")
     return {
         "objective": numbers["chat/tokens_per_second"],
