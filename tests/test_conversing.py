@@ -26,7 +26,9 @@ from xp.chat.speaker import Speaker, file_kind, opening
 from xp.chat.stream import Stream
 from xp.chat.talk import Talk
 from xp.error import UserError
-from xp.generation import Generation, Greedy, Sample
+from xp.generation import Generation
+from xp.generation.greedy import Greedy
+from xp.generation.sample import Sample
 from xp.launch import start
 from xp.run import Run
 from xp.task.conversation import encode, stops
@@ -48,7 +50,7 @@ def network(vocabulary: int, positions: int = 256) -> Any:
 def speaker(template: str = "plain", generation: Generation | None = None, **more: Any) -> Speaker:
     processor = tokenizer(template)
     made = generation or from_yaml(Greedy, max_new_tokens=8)
-    known = {"context": 256, "seed": 0, "plain": False} | more
+    known = {"context": 256, "seed": 0, "draft": None, "plain": False} | more
     return Speaker(network(len(processor)), processor, made, **known)
 
 
@@ -132,7 +134,7 @@ def test_a_model_without_a_template_does_not_speak_for_the_user() -> None:
     processor = tokenizer("plain")
     assert opening(processor) == "### user"
     shown: list[str] = []
-    stream = Stream(processor, shown.append, "### user")
+    stream = Stream(processor, shown.append, ["\n### user", "never"])
     ids = processor("A fruit.\n### other\n# one\n### user\nAnd a saw?", add_special_tokens=False)["input_ids"]
     for token in ids:
         stream.put(torch.tensor([token]))

@@ -52,6 +52,9 @@ class Speaker:
     """Most tokens that it sees at once, its answer included; None for no bound."""
 
     seed: int
+    draft: Any
+    """The model that drafts, see `xp.generation.Generation.generate`; None for none."""
+
     plain: bool
     """Whether it is a model without a template of its own, which would go on with the user's next turn."""
 
@@ -119,12 +122,10 @@ class Speaker:
         """
         import torch
 
-        from xp import batching
         from xp.chat.stream import Stream, stopping
 
-        torch.manual_seed(batching.mixed(self.seed, *attempt))
-        stream = Stream(self.tokenizer, show, self.turn)
-        beams = self.generation.settings().get("num_beams", 1) > 1  # What is best is known at the end alone.
+        stream = Stream(self.tokenizer, show, [*self.generation.stop_strings, *([self.turn] if self.turn else [])])
+        beams = self.generation.beams > 1  # What is best is known at the end alone.
         began = time.perf_counter()
         inputs = {name: value.to(self.network.device) for name, value in inputs.items()}
         with torch.inference_mode():
@@ -132,8 +133,10 @@ class Speaker:
                 self.network,
                 inputs,
                 self.tokenizer,
-                stopping_criteria=stopping(lambda: stopped() or stream.over),
+                seeds=[[self.seed, *attempt]],
+                draft=self.draft,
                 streamer=None if beams else stream,
+                criteria=[stopping(lambda: stopped() or stream.over)],
             )[0].tolist()
         seconds = time.perf_counter() - began
         if beams:
@@ -147,7 +150,7 @@ class Speaker:
     @property
     def turn(self) -> str:
         """What the user's turns begin with, where a model without a template would go on with it; else nothing."""
-        return opening(self.tokenizer) if self.plain else ""
+        return f"\n{opening(self.tokenizer)}" if self.plain else ""
 
 
 def opening(tokenizer: Any) -> str:

@@ -45,7 +45,8 @@ def chat(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str, 
     plain = not loaded.processor.chat_template and task.template == "auto"
     for line in task.equip(tokenizer, network, adapted=True):
         report.say(line)
-    speaker = Speaker(network, loaded.processor, run.generation, _context(run, network, tokenizer), run.seed, plain)
+    context = _context(run, network, tokenizer)
+    speaker = Speaker(network, loaded.processor, run.generation, context, run.seed, None, plain)
     desk = Desk(talk, speaker, terminal.say, None)
     how = "plainly: it has no template of its own" if plain else "through its template"
     report.say(f"{run.choices['model']} answers {how}; /help says what can be ordered, Ctrl-D ends")
