@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +72,7 @@ BOMBS = {
     "save": _in_a_save,
     "prune": _in_a_prune,
     "resume": _while_it_resumes,
+    "none": lambda number: None,
 }
 
 
@@ -84,13 +87,29 @@ def _child(values: dict[str, Any], here: str, folder: str | None, bomb: str, num
     start(Run.parse(values), folder=Path(folder) if folder else None)
 
 
+def begun(run: Run, steps: int, folder: Path | None = None) -> BaseProcess:
+    """Begin a run (or go on with that of a folder) in a process of its own; returns once it has done some steps."""
+    process = _started(run, "none", 0, folder)
+    until = time.monotonic() + 120
+    while not any(f'"step": {steps}, ' in file.read_text() for file in Path().glob("runs/*/journal.jsonl")):
+        assert process.is_alive(), Path("child.log").read_text()
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    return process
+
+
 def killed(run: Run, bomb: str, number: int, folder: Path | None = None) -> int:
     """Do a run (or go on with that of a folder) until the bomb goes off; gives the exit code of its process."""
+    process = _started(run, bomb, number, folder)
+    process.join(timeout=120)
+    assert process.exitcode is not None, Path("child.log").read_text()
+    return process.exitcode
+
+
+def _started(run: Run, bomb: str, number: int, folder: Path | None) -> BaseProcess:
     context = get_context("forkserver")
     context.set_forkserver_preload([*pool.PRELOAD, "xp.launch", "xp.commands", "xp.job"])
     arguments = (run.values(), os.getcwd(), str(folder) if folder else None, bomb, number)
     process = context.Process(target=_child, args=arguments)
     process.start()
-    process.join(timeout=120)
-    assert process.exitcode is not None, Path("child.log").read_text()
-    return process.exitcode
+    return process

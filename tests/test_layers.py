@@ -12,7 +12,7 @@ from conftest import ROOT
 LAYERS = [
     {"secret", "world", "batching", "step"},  # import nothing of xp
     {"error"},
-    {"component", "metric", "findings", "cache", "hub", "interrupt"},
+    {"component", "metric", "findings", "cache", "hub", "interrupt", "lock"},
     {"imports"},
     {"tracking", "hardware", "checkpoint"},
     {"model", "peft", "task", "data", "generation"},

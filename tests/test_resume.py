@@ -15,12 +15,14 @@ from typing import Any
 
 import psutil
 import pytest
-from bombs import killed
+import torch
+from bombs import begun, killed
 from conftest import ROOT, SMALL, command, journal
 from test_every_task import TASKS, settings
 
-from xp import checkpoint
+from xp import checkpoint, hardware
 from xp import compose as composing
+from xp.commands import opening
 from xp.error import UserError
 from xp.launch import start
 from xp.resume import resumed
@@ -90,11 +92,8 @@ def undisturbed(compose: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
 
 
 MOMENTS = [
-    ("torch", "step", 2, 0),
-    ("torch", "step", 15, 0),
     ("torch", "schedule", 8, 0),
     ("accelerate", "step", 19, 0),
-    ("hf", "schedule", 7, 0),
     ("hf", "step", 23, 0),
     ("torch", "save", 9, 0),
     ("torch", "prune", 2, 0),
@@ -231,8 +230,6 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_is_used(
 @pytest.fixture
 def damaged(tmp_path: Path) -> Path:
     """Two small checkpoints."""
-    import torch
-
     for step in (3, 6):
         tensors = {name: {"a": torch.full((40,), float(step))} for name in ("weights", "optimizer", "random")}
         checkpoint.write(checkpoint.path(tmp_path, checkpoint.STEP, step), tensors, {"step": step, "needs_best": None})
@@ -287,13 +284,64 @@ def test_code_comes_from_the_command_line_alone_also_when_a_run_goes_on(compose:
 
 
 def test_a_run_that_is_still_running_is_left_alone(compose: Callable[..., Any]) -> None:
-    killed(compose(*LONG), "step", 17)
-    file = only() / "mlflow.json"
-    parent = psutil.Process(os.getppid())
-    about = {"process": parent.pid, "since": parent.create_time()}
-    file.write_text(json.dumps(json.loads(file.read_text()) | about))
-    with pytest.raises(UserError, match=f"is still running, as process {parent.pid}"):
-        go_on()
+    run = compose(*LONG, "training.max_steps=100000", "training.workers=1")
+    process = begun(run, 4)
+    frozen = (only() / "run.yaml").read_text()
+    still = f"is still running, as process {process.pid}; end that first"
+    with pytest.raises(UserError, match=still):
+        go_on("training.max_steps=100001")
+    with pytest.raises(UserError, match=still):  # Of two that have both found it free, one is late.
+        start(run, folder=only())
+    assert (only() / "run.yaml").read_text() == frozen
+    assert process.is_alive()
+    process.kill()
+    process.join()
+    resumed("last", [], None)  # Though the worker that it has forked may still be there.
+
+
+def test_a_resume_that_is_refused_late_has_changed_nothing(compose: Callable[..., Any]) -> None:
+    start(compose(*LONG))
+    before = [(only() / file).read_bytes() for file in ("run.yaml", "result.json", "lengths.json")]
+    Path("train.jsonl").write_text(Path("train.jsonl").read_text().replace("apple", "pear"))
+    with pytest.raises(UserError, match="the train rows are not those"):
+        go_on("training.max_steps=20")
+    assert [(only() / file).read_bytes() for file in ("run.yaml", "result.json", "lengths.json")] == before
+
+
+def test_precision_stays_what_auto_has_chosen(
+    compose: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    both: list[Any] = ["fp32", "bf16"]
+    here = hardware.choose_precision("auto", hardware.choose_device("cpu"))
+    killed(compose(*LONG, "precision=auto"), "step", 17)
+    monkeypatch.setattr(opening, "choose_precision",
+                        lambda wanted, device: both[both.index(here) - 1] if wanted == "auto" else wanted)  # fmt: skip
+    go_on()
+    assert f"{here} (as before)" in capfd.readouterr().out
+
+
+def test_a_longer_run_has_the_new_schedule_from_its_first_new_step_on(compose: Callable[..., Any]) -> None:
+    settings = [*LONG, "training.save_every=null", "training.log_every=1", "training.learning_rate=1e-2"]
+    rates = {
+        steps: {point["step"]: point["train/lr"] for point in journal(Path(start(
+            compose(*settings, f"training.max_steps={steps}", f"runs_folder=whole{steps}"))["folder"])
+            ) if "train/lr" in point} for steps in (12, 16)}  # fmt: skip
+    assert killed(compose(*settings), "step", 13) == -signal.SIGKILL  # Step 6 is logged, step 4 is saved.
+    composing.initialize(None)
+    assert killed(resumed("last", ["training.max_steps=16"], None)[0], "step", 7, only()) == -signal.SIGKILL
+    assert json.loads((only() / "lengths.json").read_text()) == [[0, 12], [6, 16]]
+    seen = told(only())
+    assert seen[-1]["step"] == 7
+    go_on()
+    points = [point for point in told(only()) if "train/lr" in point]
+    assert [point["step"] for point in points] == list(range(1, 17))
+    expected = [rates[12][step] if step <= 6 else rates[16][step] for step in range(1, 17)]
+    assert [point["train/lr"] for point in points] == expected
+    assert told(only())[: len(seen)] == seen
+    once = ended(only())
+    only().rename("twice")
+    killed(compose(*settings), "step", 13)
+    assert ended(go_on("training.max_steps=16")) == once
 
 
 def test_what_a_writer_dies_of_ends_the_training(tmp_path: Path) -> None:
@@ -303,6 +351,26 @@ def test_what_a_writer_dies_of_ends_the_training(tmp_path: Path) -> None:
         writer.wait()
     with pytest.raises(TypeError, match="not JSON serializable"):
         writer.save(checkpoint.STEP, 2, {}, {"needs_best": None})
+
+
+def test_what_is_left_of_steps_to_come_counts_for_nothing(tmp_path: Path) -> None:
+    tensors = {"weights": {"a": torch.zeros(4)}}
+
+    def left() -> list[str]:
+        return sorted(each.name for each in tmp_path.iterdir())
+
+    for kind, step in ((checkpoint.STEP, 4), (checkpoint.STEP, 9), (checkpoint.BEST, 4), (checkpoint.BEST, 8)):
+        checkpoint.write(checkpoint.path(tmp_path, kind, step), tensors, {"needs_best": 4})
+    (checkpoint.path(tmp_path, checkpoint.STEP, 9) / "weights.safetensors").unlink()
+    writer = checkpoint.Writer(tmp_path, 1, done=4)
+    writer.save(checkpoint.BEST, 6, tensors, {})
+    writer.save(checkpoint.STEP, 7, tensors, {"needs_best": 6})
+    writer.close()
+    assert left() == ["best-00000006", "step-00000007"]
+    writer = checkpoint.Writer(tmp_path, 0)
+    writer.save(checkpoint.BEST, 2, tensors, {})
+    writer.close()
+    assert left() == ["best-00000002"]
 
 
 def test_without_checkpoints_the_best_weights_are_found_and_nothing_is_left(run: Callable[..., Any]) -> None:
@@ -323,8 +391,6 @@ def test_a_run_can_become_longer(compose: Callable[..., Any]) -> None:
 
 def test_no_room_leaves_the_checkpoints_before(tmp_path: Path) -> None:
     import resource
-
-    import torch
 
     writer = checkpoint.Writer(tmp_path, 2)
     small, large = ({"weights": {"a": torch.zeros(size)}} for size in (10, 100_000))
@@ -348,7 +414,6 @@ def test_no_room_leaves_the_checkpoints_before(tmp_path: Path) -> None:
 
 def test_a_save_that_fails_anywhere_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each call that touches the disk fails once: no failure leaves half a checkpoint, or none."""
-    import torch
     from bombs import nth
 
     def refuse(*arguments: Any, **named: Any) -> None:
@@ -441,6 +506,12 @@ def test_a_process_that_dies_ends_the_run_and_is_named(corpus: Path, compose: Ca
     assert "Traceback" not in err
     assert time.monotonic() - killed_at < 30
     assert psutil.wait_procs(children, timeout=10)[1] == []
+
+
+def test_a_sweep_says_that_runs_go_on_one_at_a_time() -> None:
+    refused = command("-m", "resume=last", "seed=1,2")
+    assert refused.returncode == 2
+    assert refused.stderr == "xp: resume=last: one run goes on at a time; leave out -m\n"
 
 
 def test_resume_says_what_it_is_for() -> None:

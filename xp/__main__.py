@@ -73,6 +73,7 @@ def _main(arguments: list[str]) -> int:
     from hydra._internal.utils import get_args_parser
 
     from xp import compose, secret
+    from xp.error import UserError
 
     parser = get_args_parser()
     parser.prog = "python -m xp"
@@ -87,6 +88,8 @@ def _main(arguments: list[str]) -> int:
         print(secret.redacted(shown), end="")
         return 0
     if flags.multirun:
+        if resume := [each for each in flags.overrides if each.lstrip("+").startswith("resume=")]:
+            raise UserError(f"{resume[0]}: one run goes on at a time; leave out -m")
         from xp.sweep import sweep
 
         return sweep(overrides, flags.config_dir)

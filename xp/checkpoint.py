@@ -153,11 +153,22 @@ def newest(parent: Path, say: Callable[[str], None]) -> Checkpoint | None:
 class Writer:
     """Writes checkpoints while the training goes on, one after the other, and prunes older ones after each."""
 
-    def __init__(self, parent: Path, keep: int) -> None:
+    def __init__(self, parent: Path, keep: int, done: int = 0) -> None:
+        """Also removes what a process that was killed has left: halves, and what is of steps that are to come.
+
+        Args:
+            parent: the folder of a run's checkpoints.
+            keep: how many; 0 for those alone that best weights are.
+            done: the step after which the training goes on.
+        """
         self.parent = parent
         self.keep = keep
-        for rest in (*parent.glob("*.part"), *parent.glob("*.old")):  # Of a process that was killed.
+        for rest in (*parent.glob("*.part"), *parent.glob("*.old")):
             shutil.rmtree(rest, ignore_errors=True)
+        for kind in (STEP, BEST):  # A damaged one would count as the newest; best weights may not be the best again.
+            for step in steps(parent, kind):
+                if step > done:
+                    discard(path(parent, kind, step))
         self.failure: BaseException | None = None
         self._work: queue.Queue[Callable[[], None] | None] = queue.Queue(maxsize=1)
         self._thread = threading.Thread(target=self._run, name="checkpoint", daemon=True)

@@ -74,12 +74,17 @@ class Job:
     notes: dict[str, int] = field(default_factory=dict)
     """Of a stream: what became of its rows."""
 
+    lengths: list[list[int]] = field(default_factory=list)
+    """After which step the schedule is that of how many steps: one pair, and one for each time it became longer."""
+
     window: Window = field(default_factory=Window)
     worse: int = 0
     """Evaluations since the best one."""
 
     saved_step: int = 0
     """The step of the newest checkpoint."""
+
+    _followed: int = 0
 
     @property
     def total_steps(self) -> int:
@@ -135,6 +140,7 @@ class Job:
             self._evaluate()
             self.window.started += time.perf_counter() - paused
         self.done = self.done or last
+        self.follow_length()
         if evaluates or (self.recipe.save_every is not None and step.number % self.recipe.save_every == 0):
             self._save()
         self._leave()
@@ -195,6 +201,13 @@ class Job:
             "train/padding": 1 - tokens / room,
         }
         self.log(points, self.step)
+
+    def follow_length(self) -> None:
+        """Where the training became longer after the step that was done: go on by the schedule of that length."""
+        totals = [total for since, total in self.lengths if since <= self.step]
+        if totals and totals[-1] != self._followed:
+            self.recipe.stretch(self.schedule, totals[-1])
+            self._followed = totals[-1]
 
     def advance(self) -> None:
         """Step the schedule, unless it goes by the evaluations."""

@@ -7,10 +7,11 @@ import os
 import re
 import secrets
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from xp import interrupt, workers, world
+from xp import interrupt, lock, workers, world
 from xp.error import UserError
 from xp.run import Run
 
@@ -80,7 +81,7 @@ def start(run: Run, parent: str | None = None, folder: Path | None = None) -> di
     Args:
         run: what to do.
         parent: MLflow's id of the sweep that the run is a job of.
-        folder: of a run that goes on; it is frozen there.
+        folder: of a run that goes on; what it is to be now is frozen there once it does.
 
     Returns:
         What the run's ``result.json`` holds, with ``run_id`` and ``folder``.
@@ -95,13 +96,17 @@ def start(run: Run, parent: str | None = None, folder: Path | None = None) -> di
         from xp.hardware import choose_device
 
         world.join(choose_device(run.device).type)
-        folder = Path(world.agree(str(folder or _frozen(run)) if world.rank() == 0 else None))
         try:
-            return work(run, folder, parent)
+            folder = folder or (_frozen(run) if world.rank() == 0 else None)
+            # What "last" is, and what the settings were, may change between two looks: rank 0's count.
+            values, name = world.agree((run.values(), str(folder)))
+            with lock.held(Path(name), lock.STARTER) if world.rank() == 0 else nullcontext():
+                return work(Run.parse(values), Path(name), parent)
         finally:
             world.leave()
     folder = folder or _frozen(run)
-    return workers.start(work, wanted, folder, parent) if wanted > 1 else work(run, folder, parent)
+    with lock.held(folder, lock.STARTER):
+        return workers.start(work, wanted, run, folder, parent) if wanted > 1 else work(run, folder, parent)
 
 
 def _show(run: Run) -> dict[str, Any]:
@@ -122,7 +127,7 @@ def _frozen(run: Run) -> Path:
 
 def work(run: Run, folder: Path, parent: str | None) -> dict[str, Any]:
     """Do a run in this process, tracked from its begin to its end, with the right status in every case."""
-    with interrupt.listening():
+    with interrupt.listening(), lock.held(folder, lock.WORKER) if world.rank() == 0 else nullcontext():
         return _tracked(run, folder, parent)
 
 

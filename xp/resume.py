@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
 from pathlib import Path
 
-from xp import checkpoint, compose
+from xp import checkpoint, compose, lock, world
 from xp.error import UserError, nearest
 from xp.frozen import changed
 from xp.run import Run, changes
-from xp.tracking import identified, lives
+from xp.tracking import identified
 
 
 def resumed(where: str, overrides: list[str], config_dir: str | None) -> tuple[Run, Path]:
-    """The run to go on with, its new settings frozen, and its folder.
+    """The run to go on with, and its folder; nothing is changed there before the run has begun.
 
     Args:
         where: the run's folder, its MLflow id, or ``last``.
@@ -27,9 +25,8 @@ def resumed(where: str, overrides: list[str], config_dir: str | None) -> tuple[R
     """
     runs = Path(str(compose.values([each for each in overrides if each.startswith("runs_folder=")])["runs_folder"]))
     folder = _find(where, runs)
-    about = identified(folder)
-    if about and about["host"] == socket.gethostname() and about["process"] != os.getpid() and lives(about):
-        raise UserError(f"resume={where}: {folder} is still running, as process {about['process']}")
+    if world.rank() == 0:  # The others take what it finds, and may look when it has begun already.
+        lock.check(folder)
     frozen = json.loads((folder / "run.yaml").read_text())
     if frozen.get("command") != "train":
         raise UserError(f"resume={where}: {folder} is of command={frozen.get('command')}; only a training goes on")
@@ -46,18 +43,13 @@ def resumed(where: str, overrides: list[str], config_dir: str | None) -> tuple[R
         if new is not None and old is not None and new < old:
             raise UserError(f"resume={where}: training.{key}={new} (was {old}): a run can become longer, not shorter")
     longer = any(values["training"][key] != frozen["training"][key] for key in ("epochs", "max_steps"))
-    result = folder / "result.json"
-    if result.exists() and not longer:
+    if (folder / "result.json").exists() and not longer:
         raise UserError(
             f"resume={where}: {folder} has ended; its model is {folder / 'model'}. "
             "To train it longer, give training.epochs or training.max_steps"
         )
-    if not checkpoint.steps(folder / checkpoint.FOLDER, checkpoint.STEP):
+    if not checkpoint.steps(folder / checkpoint.FOLDER, checkpoint.STEP) and world.rank() == 0:
         print(f"{folder} has no checkpoint yet; it begins at its first step", flush=True)
-    result.unlink(missing_ok=True)  # It has not ended any more; MLflow has what it said.
-    part = folder / "run.yaml.part"
-    run.write(part)
-    os.replace(part, folder / "run.yaml")
     return run, folder
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -170,7 +171,7 @@ class Run(Settings):
 
     def write(self, file: Path) -> None:
         """Freeze the run to a file: JSON, which is YAML too."""
-        file.write_text(json.dumps(self.values(), indent=2) + "\n")
+        write(file, json.dumps(self.values(), indent=2) + "\n")
 
     def digest(self) -> str:
         """SHA-256 of what decides the outcome: all settings but where it is tracked and kept."""
@@ -178,6 +179,13 @@ class Run(Settings):
         for name in ("tracking", "runs_folder", "cache", "choices", "examples"):
             del values[name]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def write(file: Path, text: str) -> None:
+    """Put a text into a file at once; what was there is whole until then."""
+    part = file.with_name(f"{file.name}.part")
+    part.write_text(text)
+    os.replace(part, file)
 
 
 def flattened(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -190,10 +198,11 @@ def flattened(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str,
 
 
 FREE = re.compile(
-    r"(tracking|choices)\b.*|runs_folder|cache|examples|imports|backend\.name|"
-    r"training\.(epochs|max_steps|save_every|save_total|workers)"
+    r"(tracking|choices)\b.*|runs_folder|cache|examples|imports|backend\.(name|processes)|"
+    r"training\.(epochs|max_steps|save_every|save_total|workers|micro_batch_size|evaluation_batch_size)"
 )
-"""Settings that may differ when a run goes on: they change how long it is and where things are, not its curve."""
+"""Settings that may differ when a run goes on: they change how long it is, where things are and what is held in memory
+at once, not its curve."""
 
 
 def changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:

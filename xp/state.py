@@ -118,18 +118,30 @@ def restore(job: Job, found: Checkpoint) -> None:
     job.saved_step, job.done = job.step, job.step == job.total_steps or job.out_of_patience
     window = job.window
     parts = state["window"]["processes"]
-    if len(parts) == world.size():
-        mine = parts[world.rank()]
-        window.loss = torch.tensor(mine["loss"], device=job.device) if state["window"]["items"] else 0.0
-        window.tokens, window.room = mine["tokens"], mine["room"]
-        random = found.tensors("random")
+    # Of other processes than these, the first takes the sums: they are added up over all of them anyway.
+    shares = parts if len(parts) == world.size() else [*_summed(parts), *[_NOTHING] * (world.size() - 1)]
+    mine = shares[world.rank()]
+    window.loss = torch.tensor(mine["loss"], device=job.device) if state["window"]["items"] else 0.0
+    window.tokens, window.room = mine["tokens"], mine["room"]
+    if world.rank() < len(parts):
         rank = f"{world.rank()}."
         _take_random(
-            {name.removeprefix(rank): value for name, value in random.items() if name.startswith(rank)},
+            {
+                name.removeprefix(rank): value
+                for name, value in found.tensors("random").items()
+                if name.startswith(rank)
+            },
             state["random"][world.rank()],
         )
     window.items = state["window"]["items"]
     window.started = time.perf_counter() - state["window"]["seconds"]
+
+
+_NOTHING = {"loss": 0.0, "tokens": 0, "room": 0}
+
+
+def _summed(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{name: sum(part[name] for part in parts) for name in _NOTHING}]
 
 
 def _copy(value: Tensor) -> Tensor:

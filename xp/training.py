@@ -194,6 +194,21 @@ class Training(Settings):
             raise UserError(f"training.schedule_options: {self.schedule} refuses them: {error}") from error
         return made
 
+    def stretch(self, schedule: torch.optim.lr_scheduler.LRScheduler, total_steps: int) -> None:
+        """Let a schedule be that of another length from its next step on; one that goes by a metric has none."""
+        import torch
+
+        if self.schedule in BY_METRIC:
+            return
+        groups = [{"params": [torch.zeros(1)]} for _ in schedule.optimizer.param_groups]
+        other: Any = self.make_schedule(torch.optim.SGD(groups, lr=self.learning_rate), total_steps)
+        mine: Any = schedule
+        mine.lr_lambdas = other.lr_lambdas
+        rates = [base * rate(mine.last_epoch) for base, rate in zip(mine.base_lrs, mine.lr_lambdas, strict=True)]
+        for group, rate in zip(mine.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+        mine._last_lr = rates
+
 
 def _check_options(group: str, name: str, function: Any, options: dict[str, Any], taken: set[str]) -> None:
     from inspect import signature

@@ -1,4 +1,4 @@
-"""Workers: the processes that train one run together on this machine, started from its frozen settings."""
+"""Workers: the processes that train one run together on this machine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ GRACE = 10
 Work = Callable[[Run, Path, str | None], dict[str, Any]]
 
 
-def start(work: Work, number: int, folder: Path, parent: str | None) -> dict[str, Any]:
+def start(work: Work, number: int, run: Run, folder: Path, parent: str | None) -> dict[str, Any]:
     """Train in several processes, no Hydra in them; gives rank 0's result.
 
     Signals go on to all of them; they save at the same step, and end.
@@ -35,7 +35,7 @@ def start(work: Work, number: int, folder: Path, parent: str | None) -> dict[str
     for old in folder.glob("error*.txt"):  # Of an earlier part of this run.
         old.unlink()
     context = start_processes(  # type: ignore[no-untyped-call]
-        _worker, args=(work, number, folder, parent), nprocs=number, join=False, start_method="spawn"
+        _worker, args=(work, number, run.values(), folder, parent), nprocs=number, join=False, start_method="spawn"
     )
     with interrupt.forwarding(context.pids()):
         try:
@@ -60,14 +60,14 @@ def start(work: Work, number: int, folder: Path, parent: str | None) -> dict[str
     return result
 
 
-def _worker(rank: int, work: Work, number: int, folder: Path, parent: str | None) -> None:
+def _worker(rank: int, work: Work, number: int, values: dict[str, Any], folder: Path, parent: str | None) -> None:
     """One rank of the run."""
     os.setpgid(0, 0)  # So that Ctrl-C comes from the parent alone, and once.
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(number)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}  # Asked for by accelerate; they meet at a file.
     from xp.hardware import choose_device
 
-    run = Run.read(folder / "run.yaml")
+    run = Run.parse(values)
     meeting = folder / f"meeting-{os.getppid()}"  # A new one for each start: an old one would never open.
     try:
         world.join(choose_device(run.device).type, f"file://{meeting.absolute()}")

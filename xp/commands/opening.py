@@ -27,12 +27,14 @@ if TYPE_CHECKING:
     from xp.model import Loaded
 
 
-def choose_machine(run: Run, tracker: Tracker, report: Report) -> tuple[torch.device, Any]:
-    """Device and precision of this run, told and tracked."""
+def choose_machine(run: Run, tracker: Tracker, report: Report, before: str | None = None) -> tuple[torch.device, Any]:
+    """Device and precision of this run, told and tracked; auto stays what it was ``before``."""
     device = choose_device(run.device)
-    precision = choose_precision(run.precision, device)
+    wanted: Any = before if before and run.precision == "auto" else run.precision
+    precision = choose_precision(wanted, device)
     found = environment(device)
-    report.say(f"{device}, {found['processor']}, {precision}{' (auto)' if run.precision == 'auto' else ''}")
+    auto = f" ({'as before' if before else 'auto'})" if run.precision == "auto" else ""
+    report.say(f"{device}, {found['processor']}, {precision}{auto}")
     tracker.params(dict(flattened(run.values())) | {"environment." + name: value for name, value in found.items()})
     tracker.tags({"xp.device": device.type, "xp.precision": precision})
     return device, precision

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xp import checkpoint, interrupt, world
-from xp.checkpoint import BEST, Checkpoint, Writer
+from xp.checkpoint import BEST, Writer
 from xp.commands.closing import save_model, scores, show_findings
+from xp.commands.going_on import begin, check_same, go_on, newest
 from xp.commands.opening import (
     choose_machine,
     describe_data,
@@ -21,11 +22,10 @@ from xp.commands.opening import (
     read,
     sample,
 )
-from xp.error import UserError
 from xp.hardware import autocast
 from xp.model import head
 from xp.report import Report
-from xp.run import Run, changes
+from xp.run import Run
 from xp.task import Trainable
 from xp.tracking import Tracker
 
@@ -48,14 +48,14 @@ def train(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str,
 
     started = time.perf_counter()
     kept = folder / checkpoint.FOLDER
-    found = _newest(kept, report)
-    device, precision = choose_machine(run, tracker, report)
+    found = newest(kept, report)
+    device, precision = choose_machine(run, tracker, report, None if found is None else found.state["precision"])
     task, splits, preparation = read(run, report, True, tracker)
     assert splits.train is not None
     labels = label_names(run, task, splits)
     splits = preparation.with_known_labels(splits, labels)
     describe_data(run, splits, tracker, report)
-    about = {"config": run.values(), "data": splits.fingerprints}
+    about = {"config": run.values(), "data": splits.fingerprints, "precision": precision}
     if found is not None:
         check_same(about, found.state, folder)
 
@@ -71,10 +71,13 @@ def train(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str,
         report.point(metrics, step)
 
     tracker.opened()
-    report.start(run.training.total_steps(len(encoded.rows)))
+    total = run.training.total_steps(len(encoded.rows))
+    lengths = begin(run, folder, total, found, tracker, report)
+    report.start(total)
     latest: deque[Evaluation] = deque(maxlen=1)
     cached = {name: value for name, value in vars(loaded.network.config).items() if name == "use_cache"}
-    writer = checkpoint.Writer(kept, run.training.save_total) if world.rank() == 0 else None
+    done = 0 if found is None else found.step
+    writer = checkpoint.Writer(kept, run.training.save_total, done) if world.rank() == 0 else None
     job = prepare(
         recipe=run.training,
         task=task,
@@ -91,8 +94,7 @@ def train(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str,
         log=log,
         found=latest.append,
     )
-    if found is not None:
-        _go_on(job, found, folder, tracker, report)
+    go_on(job, found, lengths, tracker, report)
     began = time.perf_counter()
     _fit(run, job, writer, report)
     vars(loaded.network.config).update(cached)
@@ -116,17 +118,6 @@ def train(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str,
         "seconds": time.perf_counter() - started,
         "model": str(folder / "model"),
     }
-
-
-def _go_on(job: Job, found: Checkpoint, folder: Path, tracker: Tracker, report: Report) -> None:
-    """Bring the job to where the run was."""
-    from xp.state import restore
-
-    restore(job, found)
-    if job.step > job.total_steps:
-        raise UserError(f"resume={folder}: step {job.step} is done, and the training is to have {job.total_steps}")
-    report.say(f"goes on after step {job.step} of {job.total_steps}")
-    tracker.tags({"xp.resumed": str(job.step)})
 
 
 def _fit(run: Run, job: Job, writer: Writer | None, report: Report) -> None:
@@ -153,29 +144,6 @@ def _best(job: Job, loaded: Loaded, kept: Path, report: Report) -> dict[str, flo
     take_weights(loaded.network, best.tensors("weights"))
     report.say(f"kept the weights of step {job.best_step}")
     return job.evaluate()
-
-
-def check_same(now: dict[str, Any], then: dict[str, Any], folder: Path) -> None:
-    """Refuse to go on with other settings, or other rows, than a checkpoint was made with.
-
-    Raises:
-        UserError: what differs.
-    """
-    differing = changes(then["config"], now["config"])
-    for side in sorted({*then["data"], *now["data"]}):
-        if then["data"].get(side) != now["data"].get(side):
-            differing.append(f"the {side} rows are not those that it was trained on")
-    if differing:
-        raise UserError(f"resume={folder}: {'; '.join(differing)}; mend it, or start a new run")
-
-
-def _newest(kept: Path, report: Report) -> Checkpoint | None:
-    """The checkpoint from which a run goes on, the same on every process; None where it begins."""
-    step = None
-    if world.rank() == 0 and (found := checkpoint.newest(kept, report.say)):
-        step = found.step
-    step = world.agree(step)
-    return None if step is None else checkpoint.read(checkpoint.path(kept, checkpoint.STEP, step))
 
 
 def _with_adapter(run: Run, loaded: Loaded, folder: Path) -> PreTrainedModel:
