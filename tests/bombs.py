@@ -37,6 +37,26 @@ def _before_a_step(number: int) -> None:
     Job.loss = nth(Job.loss, number)  # type: ignore[method-assign]
 
 
+def _before_a_step_once_all_is_saved(number: int) -> None:
+    """For what depends on which checkpoint there is: they are written beside the training, a slow machine's late."""
+    from xp.job import Job
+    from xp.writer import Writer
+
+    save, writers = Writer.save, []
+
+    def noted(self: Writer, *arguments: Any) -> None:
+        writers[:] = [self]
+        save(self, *arguments)
+
+    def settle(*arguments: Any) -> None:
+        for writer in writers:
+            writer.wait()
+        kill()
+
+    Writer.save = noted  # type: ignore[method-assign]
+    Job.loss = nth(Job.loss, number, settle)  # type: ignore[method-assign]
+
+
 def _before_the_schedule(number: int) -> None:
     import torch
 
@@ -68,6 +88,7 @@ def _while_it_resumes(number: int) -> None:
 
 BOMBS = {
     "step": _before_a_step,
+    "saved": _before_a_step_once_all_is_saved,
     "schedule": _before_the_schedule,
     "save": _in_a_save,
     "prune": _in_a_prune,

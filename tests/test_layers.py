@@ -15,7 +15,7 @@ LAYERS = [
     {"component", "metric", "findings", "cache", "hub", "interrupt", "lock"},
     {"imports"},
     {"tracking", "hardware", "checkpoint"},
-    {"model", "peft", "task", "data", "generation"},
+    {"model", "peft", "task", "data", "generation", "writer"},
     {"training", "stream"},
     {"features"},
     {"feed"},

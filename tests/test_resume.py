@@ -27,6 +27,7 @@ from xp.error import UserError
 from xp.launch import start
 from xp.resume import resumed
 from xp.run import Run
+from xp.writer import Writer
 
 LONG = [
     "training.epochs=null",
@@ -326,9 +327,9 @@ def test_a_longer_run_has_the_new_schedule_from_its_first_new_step_on(compose: C
         steps: {point["step"]: point["train/lr"] for point in journal(Path(start(
             compose(*settings, f"training.max_steps={steps}", f"runs_folder=whole{steps}"))["folder"])
             ) if "train/lr" in point} for steps in (12, 16)}  # fmt: skip
-    assert killed(compose(*settings), "step", 13) == -signal.SIGKILL  # Step 6 is logged, step 4 is saved.
+    assert killed(compose(*settings), "saved", 13) == -signal.SIGKILL  # Step 6 is logged, step 4 is saved.
     composing.initialize(None)
-    assert killed(resumed("last", ["training.max_steps=16"], None)[0], "step", 7, only()) == -signal.SIGKILL
+    assert killed(resumed("last", ["training.max_steps=16"], None)[0], "saved", 7, only()) == -signal.SIGKILL
     assert json.loads((only() / "lengths.json").read_text()) == [[0, 12], [6, 16]]
     seen = told(only())
     assert seen[-1]["step"] == 7
@@ -340,12 +341,12 @@ def test_a_longer_run_has_the_new_schedule_from_its_first_new_step_on(compose: C
     assert told(only())[: len(seen)] == seen
     once = ended(only())
     only().rename("twice")
-    killed(compose(*settings), "step", 13)
+    killed(compose(*settings), "saved", 13)
     assert ended(go_on("training.max_steps=16")) == once
 
 
 def test_what_a_writer_dies_of_ends_the_training(tmp_path: Path) -> None:
-    writer = checkpoint.Writer(tmp_path, 2)
+    writer = Writer(tmp_path, 2)
     writer.save(checkpoint.STEP, 1, {}, {"needs_best": object()})
     with pytest.raises(TypeError, match="not JSON serializable"):
         writer.wait()
@@ -362,12 +363,12 @@ def test_what_is_left_of_steps_to_come_counts_for_nothing(tmp_path: Path) -> Non
     for kind, step in ((checkpoint.STEP, 4), (checkpoint.STEP, 9), (checkpoint.BEST, 4), (checkpoint.BEST, 8)):
         checkpoint.write(checkpoint.path(tmp_path, kind, step), tensors, {"needs_best": 4})
     (checkpoint.path(tmp_path, checkpoint.STEP, 9) / "weights.safetensors").unlink()
-    writer = checkpoint.Writer(tmp_path, 1, done=4)
+    writer = Writer(tmp_path, 1, done=4)
     writer.save(checkpoint.BEST, 6, tensors, {})
     writer.save(checkpoint.STEP, 7, tensors, {"needs_best": 6})
     writer.close()
     assert left() == ["best-00000006", "step-00000007"]
-    writer = checkpoint.Writer(tmp_path, 0)
+    writer = Writer(tmp_path, 0)
     writer.save(checkpoint.BEST, 2, tensors, {})
     writer.close()
     assert left() == ["best-00000002"]
@@ -392,7 +393,7 @@ def test_a_run_can_become_longer(compose: Callable[..., Any]) -> None:
 def test_no_room_leaves_the_checkpoints_before(tmp_path: Path) -> None:
     import resource
 
-    writer = checkpoint.Writer(tmp_path, 2)
+    writer = Writer(tmp_path, 2)
     small, large = ({"weights": {"a": torch.zeros(size)}} for size in (10, 100_000))
     writer.save(checkpoint.STEP, 1, small, {"needs_best": None})
     writer.wait()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xp import state, world
-from xp.checkpoint import BEST, STEP, Writer
+from xp.checkpoint import BEST, STEP
 from xp.error import UserError
 from xp.evaluation import Evaluation, evaluate
 from xp.feed import Feed
@@ -19,6 +19,7 @@ from xp.metric import better
 from xp.model import Loaded, positions
 from xp.task import Encoded, Trainable
 from xp.training import Training
+from xp.writer import Writer
 
 if TYPE_CHECKING:
     import torch

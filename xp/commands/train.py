@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xp import checkpoint, interrupt, world
-from xp.checkpoint import BEST, Writer
+from xp.checkpoint import BEST
 from xp.commands.closing import save_model, scores, show_findings
 from xp.commands.going_on import begin, check_same, go_on, newest
 from xp.commands.opening import (
@@ -28,6 +28,7 @@ from xp.report import Report
 from xp.run import Run
 from xp.task import Trainable
 from xp.tracking import Tracker
+from xp.writer import Writer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -77,7 +78,7 @@ def train(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str,
     latest: deque[Evaluation] = deque(maxlen=1)
     cached = {name: value for name, value in vars(loaded.network.config).items() if name == "use_cache"}
     done = 0 if found is None else found.step
-    writer = checkpoint.Writer(kept, run.training.save_total, done) if world.rank() == 0 else None
+    writer = Writer(kept, run.training.save_total, done) if world.rank() == 0 else None
     job = prepare(
         recipe=run.training,
         task=task,
