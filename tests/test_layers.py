@@ -24,12 +24,13 @@ LAYERS = [
     {"prepare", "backend"},
     {"run"},
     {"report", "show", "naming"},
+    {"comparison"},
     {"commands"},
     {"workers"},
     {"launch"},
     {"compose", "pool"},
     {"sweep", "frozen"},
-    {"resume"},
+    {"resume", "rerun"},
     {"__main__"},
 ]
 """From the ground up. A file may import from lower layers, and a package from itself."""
@@ -37,7 +38,7 @@ LAYERS = [
 HEAVY = {"torch", "transformers", "datasets", "peft", "accelerate", "evaluate", "mlflow", "sklearn", "numpy", "rich"}
 HEAVY |= {"matplotlib", "PIL", "pandas", "scipy", "rouge_score", "sacrebleu", "jiwer", "soundfile", "av"}
 ONLY = {
-    "mlflow": {"xp/tracking/store.py", "xp/tracking/tracker.py", "xp/tracking/abandoned.py"},
+    "mlflow": {f"xp/tracking/{file}.py" for file in ("store", "tracker", "abandoned", "remembered")},
     "accelerate": {"xp/backend/accelerate.py"},
     "hydra": {"xp/__main__.py", "xp/compose.py", "xp/sweep.py"},
     "omegaconf": {"xp/compose.py", "xp/sweep.py"},

@@ -23,6 +23,7 @@ Examples:
     python -m xp command=evaluate model.path=runs/<run>/model
     python -m xp command=predict model.path=runs/<run>/model inputs=texts.txt
     python -m xp resume=last                                 go on with a run that was ended by a bad day
+    python -m xp rerun=<MLflow run id> seed=2                a tracked run again, with other settings if you like
     python -m xp command=tasks                               what can be predicted, and from what
     python -m xp -m backend=hf,torch,accelerate seed=1,2     a sweep
     python -m xp -m hydra.launcher.slots=2 seed=1,2,3,4      two jobs at a time
@@ -88,8 +89,8 @@ def _main(arguments: list[str]) -> int:
         print(secret.redacted(shown), end="")
         return 0
     if flags.multirun:
-        if resume := [each for each in flags.overrides if each.lstrip("+").startswith("resume=")]:
-            raise UserError(f"{resume[0]}: one run goes on at a time; leave out -m")
+        if earlier := [each for each in overrides if each.lstrip("+").startswith(("resume=", "rerun="))]:
+            raise UserError(f"{earlier[0]}: one run at a time; leave out -m")
         from xp.sweep import sweep
 
         return sweep(overrides, flags.config_dir)
@@ -97,16 +98,25 @@ def _main(arguments: list[str]) -> int:
 
 
 def _start(overrides: list[str], config_dir: str | None) -> int:
-    """Do what the command line says: go on with a run, list the tasks, or begin a run."""
+    """Do what the command line says: go on with a run, do one again, list the tasks, or begin a run."""
     from xp import compose
+    from xp.error import UserError
     from xp.run import Run
 
-    folder = None
-    if resume := [each.partition("=")[2] for each in overrides if each.startswith("resume=")]:
+    folder = origin = None
+    earlier = [each for each in overrides if each.startswith(("resume=", "rerun="))]
+    rest = [each for each in overrides if each not in earlier]
+    if len(earlier) > 1:
+        raise UserError(f"{' '.join(earlier)}: one run at a time; leave out all but one")
+    if earlier and earlier[0].startswith("resume="):
         from xp.resume import resumed
 
-        rest = [each for each in overrides if not each.startswith("resume=")]
-        run, folder = resumed(resume[-1], rest, config_dir)
+        run, folder = resumed(earlier[0].removeprefix("resume="), rest, config_dir)
+    elif earlier:
+        from xp.report import Report
+        from xp.rerun import again
+
+        run, origin = again(earlier[0].removeprefix("rerun="), rest, config_dir, Report().say)
     else:
         run = Run.parse(compose.values(overrides, config_dir))
     if run.command == "tasks":
@@ -117,7 +127,7 @@ def _start(overrides: list[str], config_dir: str | None) -> int:
     gc.enable()
     from xp.launch import start
 
-    return 1 if start(run, folder=folder).get("failed") else 0
+    return 1 if start(run, folder=folder, origin=origin).get("failed") else 0
 
 
 def _groups(arguments: list[str]) -> str:

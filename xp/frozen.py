@@ -46,6 +46,39 @@ def changed(frozen: dict[str, Any], overrides: list[str], config_dir: str | None
     return values
 
 
+def completed(frozen: dict[str, Any], config_dir: str | None) -> list[str]:
+    """Give settings of an earlier version of xp the keys that have come since, as their yamls state them.
+
+    Args:
+        frozen: the settings, not checked yet; it is changed.
+        config_dir: one more folder of configs.
+
+    Returns:
+        What was added, as ``key=value``.
+    """
+    choices = frozen.get("choices")
+    if not isinstance(choices, dict) or not all(isinstance(each, str) for each in choices.values()):
+        return []
+    groups = {str(name) for name, settings in frozen.items() if isinstance(settings, dict)}
+    composed = compose.values(_chosen(frozen, groups, config_dir), config_dir, whole=False)
+    added = []
+    for name, new in composed.items():
+        there = frozen.get(name)
+        if name not in frozen:
+            frozen[name] = new
+            added.append(f"{name}={json.dumps(new)}")
+        elif (
+            isinstance(new, dict)
+            and isinstance(there, dict)
+            and new.get("name") == there.get("name")
+            and name != "choices"
+        ):
+            for key in new.keys() - there.keys():
+                there[key] = new[key]
+                added.append(f"{name}.{key}={json.dumps(new[key])}")
+    return sorted(added)
+
+
 def _chosen(frozen: dict[str, Any], groups: set[str], config_dir: str | None) -> list[str]:
     """The choices of these groups, as overrides; a component whose yaml is gone stands in by the one of its name."""
     chosen = []

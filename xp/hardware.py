@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
@@ -94,6 +95,9 @@ def source() -> dict[str, str]:
         commit = subprocess.run(["git", "rev-parse", "HEAD"], check=True, **here).stdout.strip()  # type: ignore[call-overload]
         dirty = subprocess.run(["git", "status", "--porcelain", "-uno"], check=True, **here).stdout.strip()  # type: ignore[call-overload]
         tags |= {"mlflow.source.git.commit": commit, "xp.source_changed": str(bool(dirty)).lower()}
+        if dirty:
+            change = subprocess.run(["git", "diff", "HEAD"], check=True, **here | {"text": False}).stdout  # type: ignore[call-overload]
+            tags["xp.source_digest"] = hashlib.sha256(change).hexdigest()
     return tags
 
 

@@ -9,11 +9,16 @@ import secrets
 import warnings
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from xp import interrupt, lock, workers, world
+from xp.comparison import Comparing, Origin
 from xp.error import UserError
 from xp.run import Run
+from xp.tracking import Tracker, Untracked
+
+if TYPE_CHECKING:
+    from xp.report import Report
 
 FOREIGN = (
     ("ACCELERATE_MIXED_PRECISION", "no", "use precision=bf16 or fp32"),
@@ -28,7 +33,8 @@ FOREIGN = (
 def new_folder(run: Run) -> Path:
     """A folder of its own for a run, named by its run id: what is run, and six random digits."""
     parts = [run.choices["model"], *([run.choices["peft"]] if run.peft.name != "none" else []), secrets.token_hex(3)]
-    folder = Path(run.runs_folder) / "-".join(parts)
+    # Names of choices may come from a run that somebody else has made: none of them leads elsewhere.
+    folder = Path(run.runs_folder) / "-".join(re.sub(r"[^\w.-]+", "-", part).strip(".-") for part in parts)
     try:
         folder.mkdir(parents=True)
     except OSError as error:
@@ -75,13 +81,16 @@ def _unstarted() -> int:
     return int(asked[1])
 
 
-def start(run: Run, parent: str | None = None, folder: Path | None = None) -> dict[str, Any]:
+def start(
+    run: Run, parent: str | None = None, folder: Path | None = None, origin: Origin | None = None
+) -> dict[str, Any]:
     """Do a run, in this process or in as many as were asked for.
 
     Args:
         run: what to do.
         parent: MLflow's id of the sweep that the run is a job of.
         folder: of a run that goes on; what it is to be now is frozen there once it does.
+        origin: the run that this one does again.
 
     Returns:
         What the run's ``result.json`` holds, with ``run_id`` and ``folder``.
@@ -97,14 +106,14 @@ def start(run: Run, parent: str | None = None, folder: Path | None = None) -> di
 
         world.join(choose_device(run.device).type)
         try:
-            folder = folder or (_frozen(run) if world.rank() == 0 else None)
+            folder = folder or (_frozen(run, origin) if world.rank() == 0 else None)
             # What "last" is, and what the settings were, may change between two looks: rank 0's count.
             values, name = world.agree((run.values(), str(folder)))
             with lock.held(Path(name), lock.STARTER) if world.rank() == 0 else nullcontext():
                 return work(Run.parse(values), Path(name), parent)
         finally:
             world.leave()
-    folder = folder or _frozen(run)
+    folder = folder or _frozen(run, origin)
     with lock.held(folder, lock.STARTER):
         return workers.start(work, wanted, run, folder, parent) if wanted > 1 else work(run, folder, parent)
 
@@ -119,9 +128,11 @@ def _show(run: Run) -> dict[str, Any]:
     return {}
 
 
-def _frozen(run: Run) -> Path:
+def _frozen(run: Run, origin: Origin | None) -> Path:
     folder = new_folder(run)
     run.write(folder / "run.yaml")
+    if origin is not None:
+        origin.write(folder)
     return folder
 
 
@@ -135,15 +146,14 @@ def _tracked(run: Run, folder: Path, parent: str | None) -> dict[str, Any]:
     # Seconds of imports happen here, once the run is known to be worth it.
     from xp import commands
     from xp.chat.terminal import Terminal
-    from xp.hardware import source
     from xp.report import Report
-    from xp.tracking import Tracker, Untracked
 
     _quiet()
     report = Report(aside=run.command == "chat" and not Terminal.is_interactive())
     report.say(f"run {folder.name}")
     # Only rank 0 tracks.
-    tracker = Tracker(run.tracking, folder, _tags(run, folder) | source(), parent) if world.rank() == 0 else Untracked()
+    tracker = _tracker(run, folder, parent, report)
+    tracker.artifact(folder / "run.yaml")  # First of all: whoever kills it, it can be run again.
     status, error = "KILLED", ""
     try:
         command = {"train": commands.train, "evaluate": commands.evaluate, "predict": commands.predict,
@@ -162,10 +172,22 @@ def _tracked(run: Run, folder: Path, parent: str | None) -> dict[str, Any]:
         status, error = "FAILED", f"{type(failure).__name__}: {failure}"
         raise
     finally:
-        tracker.artifact(folder / "run.yaml")
+        tracker.artifact(folder / "run.yaml")  # It may have become longer.
         tracker.close(status, error)  # type: ignore[arg-type]
     report.result(run, result, result["run_id"])
     return result
+
+
+def _tracker(run: Run, folder: Path, parent: str | None, report: Report) -> Tracker:
+    """Only rank 0 tracks."""
+    from xp.hardware import source
+
+    if world.rank() != 0:
+        return Untracked()
+    tags = _tags(run, folder) | source()
+    if (origin := Origin.read(folder)) is not None:
+        return Comparing(origin, run, report, folder, tags, parent)
+    return Tracker(run.tracking, folder, tags, parent)
 
 
 def _tags(run: Run, folder: Path) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import time
 from functools import partial
@@ -68,6 +69,9 @@ def predict(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[st
     }
     tracker.log(metrics, 0)
     tracker.artifact(file)
+    # Without the folder that files beside it are in, so that the same predictions have the same digest.
+    digest = hashlib.sha256(file.read_bytes().replace(folder.name.encode(), b"")).hexdigest()
+    tracker.tags({"xp.predictions": digest})
     tracker.table(outputs.table(lines), "predictions.json")
     if (folder / "outputs").is_dir():
         tracker.artifact(folder / "outputs")
