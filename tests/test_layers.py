@@ -36,7 +36,18 @@ LAYERS = [
 """From the ground up. A file may import from lower layers, and a package from itself."""
 
 HEAVY = {"torch", "transformers", "datasets", "peft", "accelerate", "evaluate", "mlflow", "sklearn", "numpy", "rich"}
-HEAVY |= {"matplotlib", "PIL", "pandas", "scipy", "rouge_score", "sacrebleu", "jiwer", "soundfile", "av"}
+HEAVY |= {
+    "bitsandbytes",
+    "matplotlib",
+    "PIL",
+    "pandas",
+    "scipy",
+    "rouge_score",
+    "sacrebleu",
+    "jiwer",
+    "soundfile",
+    "av",
+}
 ONLY = {
     "mlflow": {f"xp/tracking/{file}.py" for file in ("store", "tracker", "abandoned", "remembered")},
     "accelerate": {"xp/backend/accelerate.py"},

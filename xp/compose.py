@@ -29,7 +29,8 @@ HYDRA_KEYS = ("hydra.launcher.slots", "hydra.sweeper.params", "hydra.sweeper.max
 """What of Hydra's own config may be set. The rest of it can run code or write anywhere."""
 
 OPEN = re.compile(
-    r"(data(\.sources\.\w+)?\.columns|data\.weights|model\.config|model\.processor|training\.optimizer_options"
+    r"(data(\.sources\.\w+)?\.columns|data\.weights|model\.config|model\.processor|model\.quantization_options"
+    r"|model\.device_map|model\.max_memory|training\.optimizer_options"
     r"|training\.schedule_options|generation\.(sequence_bias|cache_config|watermarking_config|compile_config))[.=]"
 )
 """Mappings that take keys of the user's own, without Hydra's plus sign before them."""

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "fp32", "bf16"]
 
-PACKAGES = ("xp", "torch", "transformers", "datasets", "accelerate", "peft", "mlflow", "numpy", "tokenizers")
+PACKAGES = ("xp", "torch", "transformers", "datasets", "accelerate", "peft", "bitsandbytes", "mlflow", "numpy",
+            "tokenizers")  # fmt: skip
 
 
 def choose_device(wanted: Device) -> torch.device:
@@ -63,6 +64,18 @@ def autocast(precision: Literal["fp32", "bf16"], device: torch.device) -> Abstra
     import torch
 
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
+
+
+def home(network: Any) -> torch.device:
+    """The device that a network's inputs go to; of one whose parts are on several, the first that computes."""
+    import torch
+
+    places = getattr(network, "hf_device_map", None)
+    if places is None:
+        device: torch.device = next(network.parameters()).device
+        return device
+    computing = [place for place in places.values() if place not in ("cpu", "disk")]
+    return torch.device(computing[0] if computing else "cpu")
 
 
 def environment(device: torch.device) -> dict[str, str]:

@@ -137,9 +137,11 @@ def _keys_of(group: str, choice: str, folder: Path) -> list[str]:
     """The keys of a yaml and of those of its group that it is based on."""
     import yaml
 
-    settings = yaml.safe_load((folder / group / f"{choice}.yaml").read_text())
-    bases = [each for each in settings.get("defaults", []) if isinstance(each, str) and each != "_self_"]
-    return [*(key for base in bases for key in _keys_of(group, base, folder)), *_paths(settings, f"{group}.")]
+    text = (folder / group / f"{choice}.yaml").read_text()
+    settings = yaml.safe_load(text)
+    bases = [each.partition("@")[0] for each in settings.get("defaults", []) if isinstance(each, str)]
+    keys = [key for base in bases if base != "_self_" for key in _keys_of(group, base, folder)]
+    return [*keys, *_paths(settings, "" if text.startswith("# @package _global_") else f"{group}.")]
 
 
 def _paths(settings: dict[str, Any], prefix: str) -> list[str]:

@@ -127,8 +127,9 @@ def _trained_in_float32(network: PreTrainedModel) -> PreTrainedModel:
 
 
 def count(network: nn.Module) -> tuple[int, int]:
-    """Numbers of trainable and of all weights."""
-    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in network.parameters()]
+    """Numbers of trainable and of all weights; of those in 4 bits, two in a byte, each one."""
+    shapes = [getattr(getattr(each, "quant_state", None), "shape", each.shape) for each in network.parameters()]
+    sizes = [(shape.numel(), each.requires_grad) for shape, each in zip(shapes, network.parameters(), strict=True)]
     return sum(size for size, trained in sizes if trained), sum(size for size, _ in sizes)
 
 

@@ -14,6 +14,7 @@ from xp.error import UserError
 from xp.evaluation import Evaluation, evaluate
 from xp.feed import Feed
 from xp.generation import Generation
+from xp.hardware import home
 from xp.job import Job
 from xp.metric import better
 from xp.model import Loaded, positions
@@ -163,7 +164,7 @@ def _sees_ahead(network: nn.Module, vocabulary: int) -> bool:
     import torch
 
     network.eval()
-    tokens = torch.arange(3, 11, device=next(network.parameters()).device)[None] % vocabulary
+    tokens = torch.arange(3, 11, device=home(network))[None] % vocabulary
     other = tokens.clone()
     other[0, -1] = (other[0, -1] + 1) % vocabulary
     with torch.inference_mode():

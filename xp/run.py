@@ -21,6 +21,7 @@ from xp.error import UserError, nearest
 from xp.generation import Generation
 from xp.hardware import Device, Precision
 from xp.model import Model
+from xp.model.quantization import check_training
 from xp.peft import Peft
 from xp.prediction import Prediction
 from xp.task import Task, Trainable
@@ -85,6 +86,8 @@ class Run(Settings):
             raise ValueError(f"task={self.task.name}: command=chat is for task=chat")
         if self.command in ("train", "evaluate"):
             self._check_training()
+        if self.command == "train":
+            check_training(self.model, self.peft.name != "none", self.training.save_dtype)
         return self
 
     def _check_generation(self) -> None:

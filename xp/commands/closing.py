@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from xp import findings, world
 from xp.metric import better
+from xp.model.quantization import plain_config
 from xp.run import Run
 from xp.secret import redacted
 from xp.task import Trainable
@@ -65,7 +66,7 @@ def save_model(run: Run, loaded: Loaded, folder: Path) -> str:
         network = network.to(getattr(torch, run.training.save_dtype))
     network.save_pretrained(part)
     if hasattr(network, "peft_config"):
-        network.config.save_pretrained(part)
+        plain_config(network).save_pretrained(part)
     loaded.processor.save_pretrained(part)
     if folder.exists():  # Of the same run before it was extended.
         old = folder.with_name(folder.name + ".old")

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from xp.commands.closing import scores, show_findings
-from xp.commands.opening import choose_machine, describe_data, encode, load, read
+from xp.commands.opening import choose_machine, describe_data, describe_model, encode, load, read
 from xp.hardware import autocast
+from xp.model.placement import place
 from xp.report import Report
 from xp.run import Run
 from xp.tracking import Tracker
@@ -28,6 +29,7 @@ def evaluate(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[s
     device, precision = choose_machine(run, tracker, report)
     task, splits, preparation = read(run, report, False, tracker)
     loaded = load(run, task, precision, [], None, report)
+    describe_model(loaded, tracker, report)
     check_fit(task, loaded)
     splits = preparation.with_known_labels(splits, loaded.labels)
     describe_data(run, splits, tracker, report)
@@ -35,7 +37,7 @@ def evaluate(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[s
     tracker.opened()
     evaluated = evaluation.evaluate(
         task,
-        loaded.network.to(device),
+        place(loaded.network, device),
         held_out.rows,
         loaded.labels,
         loaded.processor,

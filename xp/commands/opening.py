@@ -12,7 +12,7 @@ from xp.data.columns import ROW
 from xp.error import UserError
 from xp.features import Preparation
 from xp.hardware import choose_device, choose_precision, environment
-from xp.model import Wish, nameless
+from xp.model import Wish, nameless, placement
 from xp.report import Report
 from xp.run import Run, flattened
 from xp.task import Encoded, Trainable
@@ -106,8 +106,32 @@ def wish(
         peft_type=task.peft_type,
         train=train is not None,
         locate=partial(run.tracking.locate, runs=run.runs_folder),
+        in_full=train is not None and run.peft.name == "none",
+        kept=tuple(getattr(run.peft, "modules_to_save", None) or ()),
+        **machine(run),
         special_tokens=task.special_tokens,
     )
+
+
+def machine(run: Run, precision: str | None = None) -> dict[str, Any]:
+    """Where a model is to be and what it is to compute in, for a `Wish`."""
+    import torch
+
+    device = choose_device(run.device)
+    fp32 = (precision or choose_precision(run.precision, device)) == "fp32"
+    return {"device": device, "computes_in": torch.float32 if fp32 else torch.bfloat16}
+
+
+def describe_model(loaded: Loaded, tracker: Tracker, report: Report) -> None:
+    """Tell and track what a quantized model takes in memory, and where the parts are of one that is spread."""
+    if loaded.footprint is not None:
+        report.say(str(loaded.footprint))
+        sizes = {"before": loaded.footprint.before, "after": loaded.footprint.after}
+        tracker.log({f"model/bytes_{name}": float(value) for name, value in sizes.items()}, 0)
+        tracker.tags({"xp.quantization": loaded.footprint.how})
+    if placement.spread(loaded.network):
+        report.say(placement.told(loaded.network))
+        tracker.tags({"xp.placement": placement.told(loaded.network)})
 
 
 def label_names(run: Run, task: Trainable, splits: Splits) -> list[str]:

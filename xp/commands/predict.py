@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xp.commands.opening import choose_machine
+from xp.commands.opening import choose_machine, describe_model, machine
 from xp.error import UserError
 from xp.model import Wish
 from xp.report import Report
@@ -43,6 +43,7 @@ def predict(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[st
     items = inputs.read(run.inputs, run.task, columns)
     auto_classes = predictor.candidates(run.task)
     loaded = load_trained(run, auto_classes, precision)
+    describe_model(loaded, tracker, report)
     source = {name: getattr(run.model, name) for name in ("revision", "trust_remote_code") if hasattr(run.model, name)}
     made = predictor.make(run.task, loaded, source, run.generation, device)
     for line in made.notes:
@@ -108,5 +109,6 @@ def load_trained(run: Run, auto_classes: tuple[str, ...], precision: str) -> Loa
             train=False,
             locate=partial(run.tracking.locate, runs=run.runs_folder),
             spare=task.spare,
+            **machine(run, precision),
         )
     )

@@ -15,6 +15,7 @@ from xp.commands.going_on import begin, check_same, go_on, newest
 from xp.commands.opening import (
     choose_machine,
     describe_data,
+    describe_model,
     describe_stream,
     encode_both,
     label_names,
@@ -61,6 +62,7 @@ def train(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str,
         check_same(about, found.state, folder)
 
     loaded = load(run, task, precision, labels, sample(run, preparation, splits), report)
+    describe_model(loaded, tracker, report)
     check_fit(task, loaded)
     encoded, held_out = encode_both(run, preparation, splits, loaded, tracker, report)
     loaded.network = _with_adapter(run, loaded, folder).to(device)

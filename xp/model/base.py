@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig, PreTrainedModel
 
+    from xp.model.footprint import Footprint
+
 
 @dataclass
 class Loaded:
@@ -34,6 +36,9 @@ class Loaded:
 
     described_by: str = ""
     """Folder or hub id that its config comes from, and whatever else turns inputs into tensors."""
+
+    footprint: Footprint | None = None
+    """What its weights take in memory, where they are quantized."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,18 @@ class Wish:
 
     locate: Callable[[str], str]
     """Turns ``mlflow:<run id>`` into a folder and leaves any other path as it is."""
+
+    device: torch.device
+    """Where it will be; what is quantized is quantized there."""
+
+    computes_in: torch.dtype
+    """What ``precision`` says."""
+
+    in_full: bool = False
+    """Whether all of its weights will be trained."""
+
+    kept: tuple[str, ...] = ()
+    """Names of modules that an adapter trains in full, so that they are not quantized."""
 
     special_tokens: tuple[str, ...] = ()
     """Special tokens beside padding, begin and end that a tokenizer trained for this needs, such as ``mask_token``."""

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import model_validator
+
 from xp import hub
 from xp.error import UserError, nearest
+from xp.model import footprint, placement, quantization
+from xp.model.architecture import able, on_meta, renamed_base, renewed_head
 from xp.model.base import Described, Loaded, Model, Wish, loading, nameless
 from xp.model.processor import load_processor
 from xp.model.tokenizer import settle_pad
@@ -29,6 +34,27 @@ class Pretrained(Model, name="pretrained"):
 
     trust_remote_code: bool
     """Whether Python code in the model's repository may run on this machine. It can do anything you can."""
+
+    quantization: quantization.Quantization | None
+    """Numbers that bitsandbytes holds linear layers in: int8 (Dettmers et al., 2022), nf4 or fp4 (2023); null: none."""
+
+    quantization_options: dict[str, Any]
+    """More fields of transformers' ``BitsAndBytesConfig``, for example ``{bnb_4bit_use_double_quant: true}``."""
+
+    device_map: str | dict[str, str | int] | None
+    """Where a model's parts go that is larger than a device: auto, balanced, sequential, or ``{module: device}``."""
+
+    max_memory: dict[str | int, str | int] | None
+    """The most that ``device_map`` puts on each device, for example ``{0: 10GiB, cpu: 30GiB}``; the rest: on disk."""
+
+    offload_folder: str | None
+    """Where ``device_map`` writes parts for the disk that are not in safetensors files already."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Pretrained:
+        quantization.check(self.quantization, self.quantization_options)
+        placement.check(self.device_map, self.max_memory, self.offload_folder)
+        return self
 
     def describe(self, wish: Wish) -> Described:
         """Config, labels and tokenizer; those of an adapter folder are its own where it has some, else its base's."""
@@ -69,7 +95,8 @@ class Pretrained(Model, name="pretrained"):
             )
         base = str(config.base_model_name_or_path)
         described = path if Path(path, "config.json").is_file() else base
-        loaded = self._load(base, described, wish)
+        trained = tuple(config.modules_to_save or ())
+        loaded = self._load(base, described, replace(wish, kept=(*wish.kept, *trained)))
         if wish.train and wish.labels and loaded.labels != self._known_labels(described):
             raise UserError(
                 f"model.path={self.path}: this adapter answers {', '.join(self._known_labels(described))}; "
@@ -77,11 +104,10 @@ class Pretrained(Model, name="pretrained"):
             )
         with loading(self.path):
             loaded.network = PeftModel.from_pretrained(loaded.network, path, is_trainable=wish.train)
-        kept = tuple(config.modules_to_save or ())
         lost = [
             name
             for name in loaded.new
-            if not any(module in name.split(".") or name.startswith(module) for module in kept)
+            if not any(module in name.split(".") or name.startswith(module) for module in trained)
         ]
         if lost:
             raise UserError(
@@ -118,8 +144,9 @@ class Pretrained(Model, name="pretrained"):
 
         described = self._describe(described_by, wish)
         own, labels = self._known_labels(described_by), described.labels
-        auto_class = _able(wish.auto_class, described.config)
+        auto_class = able(wish.auto_class, described.config)
         auto = getattr(transformers, auto_class)
+        placing = self._placing(auto, described.config, wish)
 
         def loaded(**more: Any) -> tuple[PreTrainedModel, dict[str, Any]]:
             with loading(self.path, auto_class, self.revision):
@@ -129,26 +156,64 @@ class Pretrained(Model, name="pretrained"):
                     dtype=self._dtype(wish),
                     ignore_mismatched_sizes=wish.train or path != described_by,
                     output_loading_info=True,
+                    **placing,
                     **self._source,
                     **more,
                 )
             return network, report
 
         network, report = loaded()
-        if renamed := _renamed_base(network.base_model_prefix, report):
+        if renamed := renamed_base(network.base_model_prefix, report):
             network, report = loaded(key_mapping=renamed)
         mismatched = {name if isinstance(name, str) else name[0] for name in report["mismatched_keys"]}
         missing = set(report["missing_keys"]) | mismatched
         new = sorted(name for name in missing if not set(wish.spare) & set(name.split(".")))
         if wish.train and labels and not new and labels != own and not nameless(own):
             # As many labels as before, but others: what the head knows of the old ones misleads.
-            new = _renewed_head(network)
+            new = renewed_head(network)
         if new and not wish.train and path == described_by:
             raise UserError(
                 f"model.path={self.path}: it has no trained head for this task (no weights for {', '.join(new[:3])}); "
                 "train it first, or give the folder of a model that was trained for it"
             )
-        return Loaded(network, described.processor, labels, new, described_by)
+        measured = None
+        if quantization.quantized(network):
+            quantization.settle(network, wish.computes_in)
+            measured = footprint.measure(network)
+        return Loaded(network, described.processor, labels, new, described_by, measured)
+
+    def _placing(self, auto: Any, config: PretrainedConfig, wish: Wish) -> dict[str, Any]:
+        """What ``from_pretrained`` is told of quantization and devices.
+
+        Raises:
+            UserError: what is stored is quantized in another way, or is to be trained in full.
+        """
+        placing: dict[str, Any] = {}
+        stored = quantization.stored(config)
+        if stored and wish.in_full:
+            raise UserError(
+                f"model.path={self.path}: it is stored quantized ({stored}), and such weights cannot be trained in "
+                "full; use peft=lora"
+            )
+        if stored and self.quantization and (self.quantization != stored or self.quantization_options):
+            raise UserError(
+                f"model.quantization={self.quantization}: {self.path} is stored quantized already ({stored}); "
+                "set it to null, and its options to {}"
+            )
+        if self.device_map is not None:
+            spread = self.device_map if isinstance(self.device_map, str) else placement.numbered(self.device_map)
+            bounds = None if self.max_memory is None else placement.numbered(self.max_memory)
+            placing = {"device_map": spread, "max_memory": bounds, "offload_folder": self.offload_folder}
+        elif stored or self.quantization:
+            placing = {"device_map": {"": wish.device}}
+        if self.quantization and not stored:
+            with loading(self.path, auto.__name__, self.revision):
+                network = on_meta(auto, config, self.trust_remote_code)
+            whole = quantization.kept_whole(network, wish.kept, self.quantization_options)
+            placing["quantization_config"] = quantization.bits_and_bytes(
+                self.quantization, self.quantization_options, wish.computes_in, whole
+            )
+        return placing
 
     def _labels(self, config: PretrainedConfig, wish: Wish) -> list[str]:
         """The model's own labels, where they are those of the rows (or of no rows); else those of the rows."""
@@ -166,60 +231,5 @@ class Pretrained(Model, name="pretrained"):
             return _label_names(transformers.AutoConfig.from_pretrained(path, **self._source))
 
 
-def _able(names: str | tuple[str, ...], config: PretrainedConfig) -> str:
-    """The Auto class that has a model's architecture; where none of them has, the class that its config names.
-
-    But not a class that belongs to another task: with MaskFormer's successors, which belong to none, it is the one.
-    """
-    if isinstance(names, str):
-        return names
-    import transformers
-    from transformers.pipelines import SUPPORTED_TASKS
-
-    own: list[str] = list(config.architectures or ())
-    found: dict[str, list[str]] = {}
-    for name in names:
-        mapping = getattr(transformers, name)._model_mapping
-        if type(config) in mapping:
-            classes = mapping[type(config)]
-            found[name] = [each.__name__ for each in (classes if isinstance(classes, tuple) else (classes,))]
-    exact = [name for name, classes in found.items() if set(classes) & set(own)]
-    autos = [auto for task in SUPPORTED_TASKS.values() for auto in task["pt"]]
-    others = {getattr(auto._model_mapping, "_model_mapping", {}).get(config.model_type) for auto in autos}
-    named = [] if found else [each for each in own if hasattr(transformers, each) and each not in others]
-    remote = [name for name in names if name in (getattr(config, "auto_map", None) or {})]
-    return [*exact, *found, *remote, *named, *names][0]
-
-
 def _label_names(config: PretrainedConfig) -> list[str]:
     return [name for _, name in sorted((config.id2label or {}).items())]
-
-
-def _renamed_base(prefix: str, report: dict[str, Any]) -> dict[str, str]:
-    """What to rename where a network expects the base model's weights under another name than they are stored.
-
-    The question answering heads of Llama, Qwen and others call ``transformer`` what all else calls ``model``:
-    loaded as they are, these networks would silently begin with random weights.
-
-    Args:
-        prefix: the network's name for the base model.
-        report: transformers' loading info.
-    """
-    lost = {name.removeprefix(f"{prefix}.") for name in report["missing_keys"] if name.startswith(f"{prefix}.")}
-    there = set(report["unexpected_keys"])
-    for other in sorted({name.partition(".")[0] for name in there}):
-        if lost and all(f"{other}.{name}" in there for name in lost):
-            return {rf"^{other}\.": f"{prefix}."}
-    return {}
-
-
-def _renewed_head(network: PreTrainedModel) -> list[str]:
-    """Make all that lies outside of the base model random again; gives the names of these weights."""
-    names = []
-    for name, part in network.named_children():
-        if name != network.base_model_prefix:
-            for module in part.modules():
-                if hasattr(module, "reset_parameters"):
-                    module.reset_parameters()
-            names += [f"{name}.{inner}" for inner, _ in part.named_parameters()]
-    return names

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pydantic import PositiveInt
+from pydantic import PositiveInt, model_validator
 
 from xp.error import UserError, nearest
 from xp.model.base import Described, Loaded, Model, Wish, loading
@@ -29,6 +29,16 @@ class Scratch(Model, name="scratch"):
 
     vocabulary: PositiveInt | None
     """Tokens of the trained tokenizer, or, with one given, the least number of embeddings; null: it reads no texts."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_nothing_to_quantize(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("quantization") is not None:
+            raise ValueError(
+                f"quantization={values['quantization']}: model=scratch has random weights, which are to be trained, "
+                "and quantized ones cannot be; use peft=lora or none instead of qlora, or a model that is trained"
+            )
+        return values
 
     def describe(self, wish: Wish) -> Described:
         """The config of the new network, and its tokenizer: the given one, or one trained on the texts."""

@@ -11,6 +11,7 @@ from xp.error import UserError
 from xp.generation import Generation
 from xp.model import Loaded, positions
 from xp.model.base import loading
+from xp.model.placement import place, shown_whole
 from xp.model.processor import saved_processor
 from xp.model.tokenizer import settle_pad
 from xp.prediction import media
@@ -104,7 +105,7 @@ def make(task: Task, loaded: Loaded, source: dict[str, Any], generation: Generat
     Raises:
         UserError: something beside the network is missing: a file of the model, or a package.
     """
-    loaded.network = network = loaded.network.to(device).eval()
+    loaded.network = network = place(loaded.network, device).eval()
     if not task.pipeline:
         return _own(task, loaded, source, generation)
     from transformers import Pipeline, pipeline
@@ -120,8 +121,8 @@ def make(task: Task, loaded: Loaded, source: dict[str, Any], generation: Generat
         parts |= generation.arguments(network, tokenizer)
     news.set_verbosity(news.CRITICAL)  # It complains of networks with adapters, which it runs all the same.
     try:
-        with loading(loaded.described_by):
-            made = pipeline(task.pipeline, model=network, device=device, **parts)
+        with loading(loaded.described_by), shown_whole(network) as place_of:
+            made = pipeline(task.pipeline, model=network, device=place_of, **parts)
     except UserError as error:
         raise _explained(error) from error
     finally:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
+from xp.hardware import home
 from xp.task.prediction import Function
 from xp.task.task import Task
 
@@ -177,7 +178,7 @@ class ImageToImage(Task, name="image_to_image"):
         from PIL import Image
 
         images = [row["image"] for row in inputs]
-        pixels = processor.image_processor(images=images, return_tensors="pt").to(network.device, network.dtype)
+        pixels = processor.image_processor(images=images, return_tensors="pt").to(home(network), network.dtype)
         made = network(**pixels).reconstruction.float().clamp(0, 1).mul(255).round().byte().cpu().numpy()
         scale = getattr(network.config, "upscale", 1)
         pictures = []

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
+from xp.hardware import home
 from xp.task.task import Task
 
 
@@ -151,7 +152,7 @@ class VisualQuestionAnswering(Task, name="visual_question_answering"):
             return [self.answer([row], network, processor, generation)[0] for row in inputs]
         images, questions = [row["image"] for row in inputs], [row["question"] for row in inputs]
         batch = processor(images=images, text=questions, padding=True, return_tensors="pt")
-        batch = batch.to(network.device, network.dtype)
+        batch = batch.to(home(network), network.dtype)
         if network.can_generate():
             told = generation.arguments(network, processor.tokenizer)
             (written,) = processor.batch_decode(network.generate(**batch, **told), skip_special_tokens=True)
@@ -177,7 +178,7 @@ class ImageToText(Task, name="image_to_text"):
     def answer(self, inputs: Sequence[dict[str, Any]], network: Any, processor: Any, generation: Any) -> list[Any]:
         """What the model writes to each image."""
         images = [row["image"] for row in inputs]
-        pixels = processor.image_processor(images=images, return_tensors="pt").to(network.device, network.dtype)
+        pixels = processor.image_processor(images=images, return_tensors="pt").to(home(network), network.dtype)
         written = network.generate(**pixels, **generation.arguments(network, processor.tokenizer))
         return [[{"generated_text": text.strip()}]
                 for text in processor.tokenizer.batch_decode(written, skip_special_tokens=True)]  # fmt: skip

@@ -11,6 +11,7 @@ from pydantic import PositiveInt
 
 from xp import metric
 from xp.findings import Findings, worst
+from xp.hardware import home
 from xp.task.base import Encoded, Trainable, mapped, padded, settled
 from xp.task.encoding import check_pair, encode_texts, settle_pair
 
@@ -203,7 +204,7 @@ class MultipleChoice(Trainable, name="multiple_choice"):
             kept = {name: columns[name] for name in columns if name in processor.model_input_names}
             rows.append(kept | {"label": 0})
         batch = {
-            name: value.to(network.device) for name, value in self.collate([[row] for row in rows], processor).items()
+            name: value.to(home(network)) for name, value in self.collate([[row] for row in rows], processor).items()
         }
         shares = self._logits(network, batch).softmax(-1).tolist()
         made = []

@@ -11,6 +11,7 @@ from pydantic import NonNegativeInt, PositiveInt, model_validator
 
 from xp import metric
 from xp.findings import Findings, worst
+from xp.hardware import home
 from xp.task.base import Encoded, Trainable, mapped, padded
 from xp.task.spans import compared, found, likeliest
 from xp.task.windows import Cut, golds, layout, windows
@@ -203,7 +204,7 @@ class QuestionAnswering(Trainable, name="question_answering"):
         parts = []
         for start in range(0, len(encoded), len(inputs)):  # No more windows at once than there are inputs.
             tensors = self.collate([[window] for window in encoded[start : start + len(inputs)]], processor)
-            on_device = {name: value.to(network.device) for name, value in tensors.items()}
+            on_device = {name: value.to(home(network)) for name, value in tensors.items()}
             parts.append(self.outcomes(network, on_device, processor, generation))
         outcomes = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         answered = found(outcomes, columns["example"], encoded, self.no_answer_threshold)

@@ -11,6 +11,7 @@ from pydantic import Field, PositiveInt
 from xp import metric
 from xp.error import UserError
 from xp.findings import Findings, worst
+from xp.hardware import home
 from xp.task import languages
 from xp.task.base import IGNORE, Encoded, Trainable, mapped, padded
 from xp.task.language import token_losses
@@ -195,7 +196,7 @@ class Text2TextGeneration(Trainable, name="text2text_generation"):
             generation: how to write.
         """
         tokens, _ = self._sources([each["text"] for each in inputs], processor)
-        batch = {name: value.to(network.device) for name, value in _inputs(tokens, processor).items()}
+        batch = {name: value.to(home(network)) for name, value in _inputs(tokens, processor).items()}
         texts, _ = self._written(batch, network, processor, generation)
         return [{"generated_text": text} for text in texts]
 

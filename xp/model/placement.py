@@ -1,0 +1,103 @@
+"""Placement: where the parts of a network are: on one device, or spread over several, the memory and the disk."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from xp.error import nearest
+from xp.hardware import home
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
+"""Ways in which accelerate spreads a network by itself."""
+
+DEVICE = re.compile(r"cpu|disk|(cuda:)?\d+")
+MEMORY = re.compile(r"\d+(\.\d+)?([KMGT]i?B)?", re.IGNORECASE)
+
+Network = TypeVar("Network", bound="nn.Module")
+
+
+def check(
+    device_map: str | dict[str, str | int] | None,
+    max_memory: dict[str | int, str | int] | None,
+    offload_folder: str | None,
+) -> None:
+    """Refuse a device map that says nothing.
+
+    Raises:
+        ValueError: an unknown word, device or size.
+    """
+    if isinstance(device_map, str) and device_map not in MAPS:
+        raise ValueError(
+            f"device_map={device_map}: it must be null, {', '.join(MAPS)}, or a mapping of modules to devices."
+            f"{nearest(device_map, MAPS)}"
+        )
+    if isinstance(device_map, dict):
+        if not device_map:
+            raise ValueError("device_map={}: it names no module; give {'': cpu} for all, or null")
+        for module, device in device_map.items():
+            if not DEVICE.fullmatch(str(device)):
+                raise ValueError(f"device_map.{module}={device}: it must be cpu, disk, or the number of a GPU")
+    if offload_folder is not None and device_map is None:
+        raise ValueError(f"offload_folder={offload_folder}: nothing is put on disk; give model.device_map=auto")
+    if max_memory is None:
+        return
+    if not isinstance(device_map, str):
+        raise ValueError("max_memory: it bounds what is spread by itself; give model.device_map=auto")
+    for device, memory in max_memory.items():
+        if not DEVICE.fullmatch(str(device)) or device == "disk":
+            raise ValueError(f"max_memory.{device}: it must be cpu, or the number of a GPU")
+        if not MEMORY.fullmatch(str(memory)):
+            raise ValueError(f"max_memory.{device}={memory}: it must be a size, for example 10GiB")
+
+
+def numbered(mapping: dict[Any, Any]) -> dict[str | int, Any]:
+    """A mapping of devices, or to devices, with GPUs as the numbers that accelerate knows them by."""
+
+    def own(name: Any) -> Any:
+        return int(name.removeprefix("cuda:")) if isinstance(name, str) and re.fullmatch(r"(cuda:)?\d+", name) else name
+
+    return {own(name): own(value) for name, value in mapping.items()}
+
+
+def spread(network: nn.Module) -> bool:
+    """Whether accelerate moves a network's parts, so that nobody else may."""
+    return getattr(network, "hf_device_map", None) is not None
+
+
+def place(network: Network, device: torch.device) -> Network:
+    """The network on a device; where it is spread, it stays where its parts are."""
+    return network if spread(network) else network.to(device)
+
+
+@contextmanager
+def shown_whole(network: Any) -> Iterator[torch.device | None]:
+    """For a pipeline, which takes the first device of the map for its own, though it be the disk.
+
+    Gives the device to make it with: None where the network is spread.
+    """
+    if not spread(network):
+        yield home(network)
+        return
+    there = network.hf_device_map
+    network.hf_device_map = {"": home(network)}
+    try:
+        yield None
+    finally:
+        network.hf_device_map = there
+
+
+def told(network: Any) -> str:
+    """Where a spread network's parts are, in one line."""
+    from collections import Counter
+
+    counts = Counter(
+        f"cuda:{place}" if isinstance(place, int) else str(place) for place in network.hf_device_map.values()
+    )
+    return "spread: " + ", ".join(f"{number} parts on {place}" for place, number in counts.items())
