@@ -20,8 +20,7 @@ from xp.data import Data
 from xp.error import UserError, nearest
 from xp.generation import Generation
 from xp.hardware import Device, Precision
-from xp.model import Model
-from xp.model.quantization import check_training
+from xp.model import Model, check_trainable
 from xp.peft import Peft
 from xp.prediction import Prediction
 from xp.task import Task, Trainable
@@ -86,8 +85,7 @@ class Run(Settings):
             raise ValueError(f"task={self.task.name}: command=chat is for task=chat")
         if self.command in ("train", "evaluate"):
             self._check_training()
-        if self.command == "train":
-            check_training(self.model, self.peft.name != "none", self.training.save_dtype)
+        check_trainable(self.model, self.command, self.peft.name, self.training.save_dtype)
         return self
 
     def _check_generation(self) -> None:

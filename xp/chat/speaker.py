@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from xp.error import UserError
 from xp.generation import Generation
+from xp.hardware import home
 from xp.task.conversation import prompt, stops
 from xp.task.messages import MEDIA, Message
 from xp.task.rendering import render, specials
@@ -127,7 +128,7 @@ class Speaker:
         stream = Stream(self.tokenizer, show, [*self.generation.stop_strings, *([self.turn] if self.turn else [])])
         beams = self.generation.beams > 1  # What is best is known at the end alone.
         began = time.perf_counter()
-        inputs = {name: value.to(self.network.device) for name, value in inputs.items()}
+        inputs = {name: value.to(home(self.network)) for name, value in inputs.items()}
         with torch.inference_mode():
             new = self.generation.generate(
                 self.network,

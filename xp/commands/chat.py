@@ -11,10 +11,11 @@ from xp.chat.orders import ORDERS, Desk
 from xp.chat.speaker import Speaker
 from xp.chat.talk import Talk, read
 from xp.chat.terminal import Terminal
-from xp.commands.opening import choose_machine
+from xp.commands.opening import choose_machine, describe_model, machine
 from xp.error import UserError
 from xp.hardware import autocast
 from xp.model import Wish, positions
+from xp.model.placement import place
 from xp.report import Report
 from xp.run import Run
 from xp.task.chat import Chat
@@ -40,7 +41,8 @@ def chat(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str, 
         talk.system = run.chat.system
     device, precision = choose_machine(run, tracker, report)
     loaded = _load(run, precision)
-    network = loaded.network.to(device).eval()
+    describe_model(loaded, tracker, report)
+    network = place(loaded.network, device).eval()
     tokenizer = getattr(loaded.processor, "tokenizer", loaded.processor)
     plain = not loaded.processor.chat_template and task.template == "auto"
     for line in task.equip(tokenizer, network, adapted=True):
@@ -80,6 +82,7 @@ def _load(run: Run, precision: str) -> Loaded:
             peft_type=Chat.peft_type,
             train=False,
             locate=partial(run.tracking.locate, runs=run.runs_folder),
+            **machine(run, precision),
         )
     )
 

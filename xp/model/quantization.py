@@ -54,24 +54,27 @@ def check(word: str | None, options: dict[str, Any]) -> None:
             raise ValueError(f"{key}={value}: it must be {values}.{hint}")
 
 
-def check_training(model: Any, adapted: bool, save_dtype: str | None) -> None:
+def check_trainable(model: Any, command: str, peft: str, save_dtype: str | None) -> None:
     """Refuse to train weights that cannot be trained as a model is to hold them.
 
     Args:
         model: a `Model`.
-        adapted: whether an adapter is trained, and not all weights.
+        command: what the model is for; only ``train`` is refused anything.
+        peft: which adapter is trained; ``none`` trains all weights.
         save_dtype: ``training.save_dtype``.
 
     Raises:
         ValueError: quantized weights in full, or weights that are spread over devices.
     """
+    if command != "train":
+        return
     if getattr(model, "device_map", None) is not None:
         raise ValueError(
             "model.device_map: only for models that are used as they are; to train one that is too large for a "
             "device, use peft=qlora, training.gradient_checkpointing=true, or a smaller training.micro_batch_size"
         )
     word = getattr(model, "quantization", None)
-    if word is not None and not adapted:
+    if word is not None and peft == "none":
         raise ValueError(
             f"model.quantization={word}: quantized weights cannot be trained in full; train an adapter on them "
             "(peft=qlora), or set it to null"
