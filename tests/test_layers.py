@@ -49,7 +49,7 @@ HEAVY |= {
     "av",
 }
 ONLY = {
-    "mlflow": {f"xp/tracking/{file}.py" for file in ("store", "tracker", "abandoned", "remembered")},
+    "mlflow": {f"xp/tracking/{name}.py" for name in ("store", "batch", "sending", "delivery", "remembered")},
     "accelerate": {"xp/backend/accelerate.py"},
     "hydra": {"xp/__main__.py", "xp/compose.py", "xp/sweep.py"},
     "omegaconf": {"xp/compose.py", "xp/sweep.py"},

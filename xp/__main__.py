@@ -24,6 +24,7 @@ Examples:
     python -m xp command=predict model.path=runs/<run>/model inputs=texts.txt
     python -m xp resume=last                                 go on with a run that was ended by a bad day
     python -m xp rerun=<MLflow run id> seed=2                a tracked run again, with other settings if you like
+    python -m xp command=sync                                bring to MLflow what a server that was away has missed
     python -m xp command=tasks                               what can be predicted, and from what
     python -m xp -m backend=hf,torch,accelerate seed=1,2     a sweep
     python -m xp -m hydra.launcher.slots=2 seed=1,2,3,4      two jobs at a time
@@ -124,6 +125,12 @@ def _start(overrides: list[str], config_dir: str | None) -> int:
 
         show_tasks(compose.tasks(config_dir))
         return 0
+    if run.command == "sync":
+        from pathlib import Path
+
+        from xp.tracking import sync
+
+        return sync(Path(run.runs_folder), run.tracking, print)
     gc.enable()
     from xp.launch import start
 

@@ -83,13 +83,13 @@ def _unstarted() -> int:
 
 
 def start(
-    run: Run, parent: str | None = None, folder: Path | None = None, origin: Origin | None = None
+    run: Run, parent: Path | None = None, folder: Path | None = None, origin: Origin | None = None
 ) -> dict[str, Any]:
     """Do a run, in this process or in as many as were asked for.
 
     Args:
         run: what to do.
-        parent: MLflow's id of the sweep that the run is a job of.
+        parent: folder of the sweep that the run is a job of.
         folder: of a run that goes on; what it is to be now is frozen there once it does.
         origin: the run that this one does again.
 
@@ -137,13 +137,13 @@ def _frozen(run: Run, origin: Origin | None) -> Path:
     return folder
 
 
-def work(run: Run, folder: Path, parent: str | None) -> dict[str, Any]:
+def work(run: Run, folder: Path, parent: Path | None) -> dict[str, Any]:
     """Do a run in this process, tracked from its begin to its end, with the right status in every case."""
     with interrupt.listening(), lock.held(folder, lock.WORKER) if world.rank() == 0 else nullcontext():
         return _tracked(run, folder, parent)
 
 
-def _tracked(run: Run, folder: Path, parent: str | None) -> dict[str, Any]:
+def _tracked(run: Run, folder: Path, parent: Path | None) -> dict[str, Any]:
     # Seconds of imports happen here, once the run is known to be worth it.
     from xp import commands
     from xp.chat.terminal import Terminal
@@ -160,7 +160,7 @@ def _tracked(run: Run, folder: Path, parent: str | None) -> dict[str, Any]:
         command = {"train": commands.train, "evaluate": commands.evaluate, "predict": commands.predict,
                    "chat": commands.chat}[run.command]  # fmt: skip
         result = command(run, folder, tracker, report)
-        result |= {"run": folder.name, "run_id": tracker.opened(), "folder": str(folder)}
+        result |= {"run": folder.name, "run_id": tracker.run_id, "folder": str(folder)}
         if world.rank() == 0:
             (folder / "result.json").write_text(json.dumps(result, indent=2) + "\n")
             tracker.artifact(folder / "result.json")
@@ -175,7 +175,8 @@ def _tracked(run: Run, folder: Path, parent: str | None) -> dict[str, Any]:
     finally:
         tracker.artifact(folder / "run.yaml")  # It may have become longer.
         tracker.close(status, error)  # type: ignore[arg-type]
-    report.result(run, result, result["run_id"])
+    result["run_id"] = tracker.run_id
+    report.result(run, result, tracker.run_id)
     return result
 
 

@@ -65,14 +65,14 @@ def varying(jobs: Sequence[Job]) -> list[str]:
     return [key for key in keys if len({job.value(key) for job in jobs}) > 1] or keys
 
 
-def run_all(jobs: list[Job], slots: int, folder: Path, parent: str) -> None:
+def run_all(jobs: list[Job], slots: int, folder: Path, parent: Path) -> None:
     """Do the jobs, ``slots`` at a time, and keep in each what has become of it.
 
     Args:
         jobs: what to do; their ``status``, ``result`` and ``error`` are filled in.
         slots: how many run at once, each with its share of the CPU's threads or a GPU.
         folder: gets a log for each job.
-        parent: MLflow's id of the sweep.
+        parent: folder of the sweep.
     """
     context = get_context("forkserver")
     choices = {choice for job in jobs for choice in (job.run.backend.name, job.run.peft.name)}
@@ -129,7 +129,7 @@ def _collect(job: Job) -> None:
     job.answer.close()
 
 
-def _do(values: dict[str, Any], parent: str, answer: Connection, log: Path, slot: int | None, threads: int) -> None:
+def _do(values: dict[str, Any], parent: Path, answer: Connection, log: Path, slot: int | None, threads: int) -> None:
     """A job, in its own process: what it prints goes to its log."""
     from xp.launch import start
     from xp.run import Run

@@ -162,7 +162,7 @@ class Report:
         lines["time"] = _duration(result["seconds"])
         if "training_seconds" in result:
             lines["time"] += f", training {_duration(result['training_seconds'])}"
-        lines["run"] = run_id
+        lines["run"] = run_id or "not in MLflow yet; python -m xp command=sync brings it there"
         for place in ("model", "predictions", "transcript"):
             if place in result:
                 lines[place] = result[place]

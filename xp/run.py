@@ -31,8 +31,9 @@ from xp.training import Training
 class Run(Settings):
     """A complete run: nothing that decides its outcome lies outside of it, but the rows and the model's files."""
 
-    command: Literal["train", "evaluate", "predict", "chat", "show", "tasks"]
-    """What to do: train a model, evaluate one, let it predict, chat with one, show rows as it sees them, list tasks."""
+    command: Literal["train", "evaluate", "predict", "chat", "show", "tasks", "sync"]
+    """What to do: train a model, evaluate one, let it predict, chat with one, show rows as it sees them, list tasks, or
+    bring to MLflow what it has not got of any run."""
 
     examples: NonNegativeInt
     """How many rows of each split command=show prints."""

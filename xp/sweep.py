@@ -58,13 +58,13 @@ class Pool(Launcher):
         batch = []
         for number, overrides in enumerate(job_overrides, initial_job_idx):
             run = Run.parse(compose.values(list(overrides), Pool.config_dir))
-            if run.command == "show":
-                raise UserError("command=show: it has no result that a sweep could compare; leave out -m")
+            if run.command in ("show", "sync"):
+                raise UserError(f"command={run.command}: it has no result that a sweep could compare; leave out -m")
             batch.append(Job(number, overrides, run))
         Pool.jobs += batch
         if Pool.tracker is None:
             Pool.tracker = _open_sweep(batch[0].run)
-        run_all(batch, self.slots, Pool.folder, Pool.tracker.opened())
+        run_all(batch, self.slots, Pool.folder, Pool.folder)
         return [JobReturn(overrides=job.overrides, status=JobStatus.COMPLETED, _return_value=job.objective)
                 for job in batch]  # fmt: skip
 
@@ -134,7 +134,7 @@ def _close_sweep(tracker: Tracker, jobs: list[Job], status: Any, error: str) -> 
     best = next((job for job in ranked if job.result), None)
     if best:
         tracker.log({"best/objective": best.objective}, 0)
-        tracker.tags({"xp.best": best.result["run_id"]})
+        tracker.tags({"xp.best": best.result["run_id"] or best.result["run"]})
     tracker.params({"jobs": len(jobs), "overrides": " | ".join(" ".join(job.overrides) for job in jobs)})
     tracker.close(status, "; ".join([error] * bool(error) + [job.error for job in jobs if job.error]))
     _print_table(ranked, tracker)
@@ -146,7 +146,9 @@ def _print_table(ranked: list[Job], tracker: Tracker) -> None:
 
     keys = varying(ranked)
     metric = next((job.result["metric"] for job in ranked if job.result), "objective")
-    table = Table(*keys, title=f"{tracker.folder.name}, MLflow run {tracker.run_id}", title_justify="left")
+    table = Table(
+        *keys, title=f"{tracker.folder.name}, MLflow run {tracker.run_id or 'not there yet'}", title_justify="left"
+    )
     for name in (metric, "seconds"):
         table.add_column(name, justify="right")
     for name in ("weights", "run"):

@@ -17,10 +17,10 @@ from xp.run import Run
 GRACE = 10
 """Seconds that the others have to end by themselves once one has, and again after they were asked to."""
 
-Work = Callable[[Run, Path, str | None], dict[str, Any]]
+Work = Callable[[Run, Path, Path | None], dict[str, Any]]
 
 
-def start(work: Work, number: int, run: Run, folder: Path, parent: str | None) -> dict[str, Any]:
+def start(work: Work, number: int, run: Run, folder: Path, parent: Path | None) -> dict[str, Any]:
     """Train in several processes, no Hydra in them; gives rank 0's result.
 
     Signals go on to all of them; they save at the same step, and end.
@@ -60,7 +60,7 @@ def start(work: Work, number: int, run: Run, folder: Path, parent: str | None) -
     return result
 
 
-def _worker(rank: int, work: Work, number: int, values: dict[str, Any], folder: Path, parent: str | None) -> None:
+def _worker(rank: int, work: Work, number: int, values: dict[str, Any], folder: Path, parent: Path | None) -> None:
     """One rank of the run."""
     os.setpgid(0, 0)  # So that Ctrl-C comes from the parent alone, and once.
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(number)}

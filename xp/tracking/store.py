@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,16 @@ from xp.error import UserError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+
+SETTINGS = {
+    "HTTP_REQUEST_TIMEOUT": "300",  # A server that answers after minutes is waited for: by a thread, not by a training.
+    "HTTP_REQUEST_MAX_RETRIES": "0",  # That thread tries again, and knows what has arrived already.
+    "ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "DISABLE_TELEMETRY": "true",
+}
+"""What MLflow is told by its environment, where the user has not said otherwise."""
 
 
 class Tracking(Settings):
@@ -39,6 +50,8 @@ class Tracking(Settings):
             return values
         if not uri.startswith(("sqlite:///", "postgresql", "mysql", "mssql", "http://", "https://", "databricks")):
             raise ValueError(f"uri={uri}: this is no address of MLflow; give sqlite:///<file> or http://<server>")
+        if uri.startswith("http") and not _names_server(uri):
+            raise ValueError(f"uri={uri}: this names no server; give http://<server> or http://<server>:<port>")
         try:
             uri = secret.withdrawn(uri)
         except ValueError as error:
@@ -57,29 +70,44 @@ class Tracking(Settings):
         """The uri with an absolute path: MLflow keeps stores by their address, whatever the current folder then is."""
         return f"sqlite:///{self.embedded.absolute()}" if self.embedded else self.uri
 
-    def client(self) -> MlflowClient:
-        """A client whose requests give up after seconds instead of minutes.
+    def prepare(self) -> None:
+        """Import what MLflow needs there, and make the folder of an embedded store.
 
         Raises:
-            UserError: an address that MLflow does not take.
+            UserError: no folder can be made there.
         """
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-        from mlflow import MlflowClient
-        from mlflow.exceptions import MlflowException
-
         if self.embedded:
             try:
                 self.embedded.parent.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise UserError(f"tracking.uri={self.uri}: no folder can be made there: {error.strerror}") from error
+        for name, value in SETTINGS.items():
+            os.environ.setdefault(f"MLFLOW_{name}", value)
+        import mlflow.client
+        import mlflow.entities
+        import mlflow.store.tracking.rest_store
+
+        if self.embedded:
+            import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
         for name in ("mlflow", "alembic"):  # The making of the embedded store is no news; they tell it in 100 lines.
             logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # We tell it, without the traceback.
+
+    def client(self) -> MlflowClient:
+        """A client of this store or server; makes the tables of an embedded store.
+
+        Raises:
+            UserError: an address that MLflow does not take.
+        """
+        self.prepare()
+        from mlflow import MlflowClient
+
         try:
             with self._alone():
                 return MlflowClient(self.address)
-        except (MlflowException, OSError, ImportError) as error:  # The last: of a database's driver.
+        except Exception as error:
+            if locked(error) or (not self.embedded and "OperationalError" in str(error)):  # Busy, or not there.
+                raise
             raise UserError(f"tracking.uri={self.uri}: {first_line(error)}") from error
 
     def _alone(self) -> AbstractContextManager[Any]:
@@ -101,8 +129,16 @@ class Tracking(Settings):
                     f"tracking.experiment={self.experiment}: it was deleted in MLflow; restore or rename it"
                 )
             return str(found.experiment_id)
+        from mlflow.exceptions import MlflowException
+
         location = (self.embedded.parent / "artifacts").absolute().as_uri() if self.embedded else None
-        return str(client.create_experiment(self.experiment, artifact_location=location))
+        try:
+            return str(client.create_experiment(self.experiment, artifact_location=location))
+        except MlflowException as error:
+            made = client.get_experiment_by_name(self.experiment)  # By another process, in between.
+            if made is None:
+                raise error
+            return str(made.experiment_id)
 
     def locate(self, path: str, runs: str) -> str:
         """The folder of the model that ``mlflow:<run id>`` has logged; any other path as it is.
@@ -135,6 +171,43 @@ class Tracking(Settings):
             return str(download_artifacts(run_id=run_id, artifact_path="model", dst_path=place, tracking_uri=address))
         except MlflowException as error:
             raise UserError(f"model.path={path}: {first_line(error)}") from error
+
+
+def _names_server(uri: str) -> bool:
+    from urllib.parse import urlsplit
+
+    try:
+        return bool(urlsplit(uri).hostname) and urlsplit(uri).port != 0
+    except ValueError:  # Of a port that is no number, or of brackets.
+        return False
+
+
+def locked(error: Exception) -> bool:
+    """Whether a database is busy with somebody else, which passes."""
+    return any(word in str(error) for word in ("database is locked", "database table is locked", "database is busy"))
+
+
+def reason(error: Exception | None) -> str:
+    """Why MLflow did not take something, in a few words instead of a library's many."""
+    text = str(error)
+    code = re.search(r"error code (\d{3})|too many (\d{3}) error|^(\d{3}) \w+ Error", text)
+    number = (
+        (code[1] or code[2] or code[3])
+        if code
+        else {"UNAUTHENTICATED": "401", "PERMISSION_DENIED": "403"}.get(text.partition(":")[0], "")
+    )
+    if number in ("401", "403"):
+        return (
+            f"it refuses the credentials ({number}), which are MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, "
+            "or MLFLOW_TRACKING_TOKEN"
+        )
+    if number:
+        return f"it answers with error {number}"
+    if "timed out" in text or "timeout" in text:
+        return "it does not answer"
+    if cause := re.search(r"\[Errno -?\d+\] ([^'\")]+)", text):
+        return cause[1].strip().lower()
+    return "it closes the connection" if "Connection aborted" in text else first_line(error)
 
 
 def first_line(error: Exception | None) -> str:
