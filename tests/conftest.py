@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,15 @@ def from_yaml(kind: type[Any], **settings: Any) -> Any:
     values = yaml.safe_load((ROOT / "conf" / kind.group / f"{name}.yaml").read_text())
     values.pop("defaults", None)
     return kind.model_validate(values | settings)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a real MLflow server, one for all tests: it takes long to start."""
+    from servers import serving
+
+    with serving(tmp_path_factory.mktemp("server")) as address:
+        yield address
 
 
 @pytest.fixture

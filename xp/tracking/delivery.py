@@ -97,7 +97,7 @@ class Delivery:
         self._deliver_owed(self._sending)
 
     def _deliver(self, sending: Sending, found: list[tuple[int, dict[str, Any]]]) -> None:
-        newest = {_file(entry): at for at, (_, entry) in enumerate(found) if _file(entry)}
+        first = {_file(entry): at for at, (_, entry) in reversed([*enumerate(found)]) if _file(entry)}
         resumed = max((at for at, (_, entry) in enumerate(found) if "resumed" in entry), default=-1)
         batch = Batch()
         for at, (position, entry) in enumerate(found):
@@ -113,7 +113,7 @@ class Delivery:
                 continue
             batch = Batch()
             if _file(entry):
-                if newest[_file(entry)] == at:  # Of several, the file is what the last one of them says it is.
+                if first[_file(entry)] == at:  # By now the file is what the last of several says that it is.
                     self._file_entry(sending, entry, at < resumed)
             else:
                 sending.event(entry)
