@@ -180,7 +180,7 @@ def _tracked(run: Run, folder: Path, parent: Path | None) -> dict[str, Any]:
     return result
 
 
-def _tracker(run: Run, folder: Path, parent: str | None, report: Report) -> Tracker:
+def _tracker(run: Run, folder: Path, parent: Path | None, report: Report) -> Tracker:
     """Only rank 0 tracks."""
     from xp.hardware import source
 

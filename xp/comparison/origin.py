@@ -54,7 +54,7 @@ class Comparing(Tracker):
         report: Report,
         folder: Path,
         tags: dict[str, str],
-        parent: str | None,
+        parent: Path | None,
     ) -> None:
         self.origin, self.report = origin, report
         self.now = Facts(folder.name)

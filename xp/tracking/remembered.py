@@ -11,8 +11,8 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from xp.error import UserError, nearest
-from xp.tracking.abandoned import identified
-from xp.tracking.store import Tracking, first_line
+from xp.tracking.journal import identified
+from xp.tracking.store import Tracking, first_line, impatient
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -139,6 +139,7 @@ def _asked(subject: str) -> Iterator[None]:
     from mlflow.exceptions import MlflowException
 
     try:
-        yield
+        with impatient():
+            yield
     except (MlflowException, OSError) as error:
         raise UserError(f"{subject}: {first_line(error)}") from error

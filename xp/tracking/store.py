@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import re
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -152,7 +153,10 @@ class Tracking(Settings):
         """
         if not path.startswith("mlflow:"):
             return path
-        run_id = path.removeprefix("mlflow:")
+        with impatient():
+            return self._downloaded(path, path.removeprefix("mlflow:"), runs)
+
+    def _downloaded(self, path: str, run_id: str, runs: str) -> str:
         client = self.client()
         from mlflow.artifacts import download_artifacts
         from mlflow.exceptions import MlflowException
@@ -171,6 +175,21 @@ class Tracking(Settings):
             return str(download_artifacts(run_id=run_id, artifact_path="model", dst_path=place, tracking_uri=address))
         except MlflowException as error:
             raise UserError(f"model.path={path}: {first_line(error)}") from error
+
+
+@contextmanager
+def impatient() -> Iterator[None]:
+    """Here somebody waits for what MLflow answers: its requests give up after seconds, unless the user says otherwise."""
+    name = "MLFLOW_HTTP_REQUEST_TIMEOUT"
+    before = os.environ.get(name)
+    if before not in (None, SETTINGS["HTTP_REQUEST_TIMEOUT"]):
+        yield
+        return
+    os.environ[name] = "15"
+    try:
+        yield
+    finally:
+        os.environ[name] = SETTINGS["HTTP_REQUEST_TIMEOUT"]
 
 
 def _names_server(uri: str) -> bool:
