@@ -103,6 +103,7 @@ def test_each_setting_of_transformers_is_one_here_or_is_decided_for_a_reason() -
         (["generation=beam", "generation.num_return_sequences=5"], "it must not exceed num_beams=4"),
         (["generation.stop_strings=['']"], "generation.stop_strings: an empty text ends every answer"),
         (["generation.bad_words_ids=['']"], "generation.bad_words_ids: an empty text stands for no token"),
+        (["generation.sequence_bias=[[3, foo]]"], "generation.sequence_bias: a pair is a text and a number, not"),
         (["generation.use_cache=false", "generation.cache_implementation=static"], "there is no cache"),
         (["generation.cache_implementation=statc"], "generation.cache_implementation=\"statc\": it must be"),
         (["generation.max_cache_len=9"], "other caches grow; give cache_implementation=static"),
@@ -165,7 +166,7 @@ def test_texts_are_never_written_or_come_first(network: Any, processor: Any) -> 
     assert any("self" in text for text in plain)
     without = write(from_yaml(Greedy, max_new_tokens=12, bad_words_ids=["self"]), network, processor)
     assert not any("self" in text for text in without)
-    biased = write(from_yaml(Greedy, max_new_tokens=12, sequence_bias={"self": -50.0}), network, processor)
+    biased = write(from_yaml(Greedy, max_new_tokens=12, sequence_bias=[["self", -50.0]]), network, processor)
     assert not any("self" in text for text in biased)
     suppressed = write(from_yaml(Greedy, max_new_tokens=12, suppress_tokens=["self"]), network, processor)
     assert not any("self" in text for text in suppressed)

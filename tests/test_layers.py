@@ -13,7 +13,7 @@ LAYERS = [
     {"secret", "world", "batching", "step"},  # import nothing of xp
     {"error"},
     {"component", "metric", "findings", "cache", "hub", "interrupt", "lock"},
-    {"imports"},
+    {"imports", "fault"},
     {"tracking", "hardware", "checkpoint"},
     {"model", "peft", "task", "data", "generation", "writer"},
     {"training", "stream"},

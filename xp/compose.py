@@ -31,7 +31,7 @@ HYDRA_KEYS = ("hydra.launcher.slots", "hydra.sweeper.params", "hydra.sweeper.max
 OPEN = re.compile(
     r"(data(\.sources\.\w+)?\.columns|data\.weights|model\.config|model\.processor|model\.quantization_options"
     r"|model\.device_map|model\.max_memory|training\.optimizer_options"
-    r"|training\.schedule_options|generation\.(sequence_bias|cache_config|watermarking_config|compile_config))[.=]"
+    r"|training\.schedule_options|generation\.(cache_config|watermarking_config|compile_config))[.=]"
 )
 """Mappings that take keys of the user's own, without Hydra's plus sign before them."""
 

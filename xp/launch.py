@@ -158,7 +158,7 @@ def _tracked(run: Run, folder: Path, parent: Path | None) -> dict[str, Any]:
     status, error = "KILLED", ""
     try:
         command = {"train": commands.train, "evaluate": commands.evaluate, "predict": commands.predict,
-                   "chat": commands.chat}[run.command]  # fmt: skip
+                   "chat": commands.chat, "generate": commands.generate}[run.command]  # fmt: skip
         result = command(run, folder, tracker, report)
         result |= {"run": folder.name, "run_id": tracker.run_id, "folder": str(folder)}
         if world.rank() == 0:

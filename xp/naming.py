@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterable
@@ -34,16 +35,44 @@ def task_name(value: str) -> str:
 def literal(value: str) -> str:
     """A value as Hydra reads it: a list, a mapping or a quoted text as it is, all else as one text.
 
-    So ``inputs=What a film, really!`` needs no quotes but those of the shell.
+    So ``inputs=What a film, really!`` needs no quotes but those of the shell. Mappings may be JSON, which quotes keys.
     """
     bare = value.strip()
     if bare in ("", "null"):
         return value
-    value = re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + r"\${", value)  # Else OmegaConf would interpolate.
-    if bare[0] + bare[-1] in ("[]", "{}") or re.fullmatch(r"""'([^'\\]|\\.)*'|"([^"\\]|\\.)*\"""", bare, re.DOTALL):
-        return value
-    value = re.sub(r"(\\*)'", lambda found: found[1] * 2 + r"\'", value)
+    if bare[0] + bare[-1] in ("[]", "{}"):
+        return _from_json(value) or _uninterpolated(value)
+    if re.fullmatch(r"""'([^'\\]|\\.)*'|"([^"\\]|\\.)*\"""", bare, re.DOTALL):
+        return _uninterpolated(value)
+    return _quoted(value)
+
+
+def _uninterpolated(value: str) -> str:
+    """Without what OmegaConf would put something else in the place of."""
+    return re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + r"\${", value)
+
+
+def _quoted(value: str) -> str:
+    value = re.sub(r"(\\*)'", lambda found: found[1] * 2 + r"\'", _uninterpolated(value))
     return "'" + re.sub(r"(\\+)$", lambda found: found[1] * 2, value) + "'"
+
+
+def _from_json(value: str) -> str | None:
+    """JSON with mappings in it, in Hydra's language; None for anything else, which Hydra reads itself."""
+
+    def written(each: Any) -> str:
+        if isinstance(each, dict):
+            if not all(re.fullmatch(r"[A-Za-z_][\w-]*", key) for key in each):
+                raise ValueError("a key that Hydra's language has no form for")
+            return "{" + ",".join(f"{key}:{written(inner)}" for key, inner in each.items()) + "}"
+        if isinstance(each, list):
+            return "[" + ",".join(map(written, each)) + "]"
+        return _quoted(each) if isinstance(each, str) else json.dumps(each)
+
+    try:
+        return written(json.loads(value)) if "{" in value else None
+    except ValueError:
+        return None
 
 
 GENERIC = ("model", "models", "base", "adapter", "checkpoint", "final", "best", "last", "snapshots", "output", "out")

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from xp.model import Loaded
     from xp.run import Run
 
-COUNTS = ("predict/items", "predict/failed", "predict/truncated", "chat/answers", "chat/new_tokens")
+COUNTS = ("predict/items", "predict/failed", "predict/truncated", "chat/answers", "chat/new_tokens", "generate/prompts",
+          "generate/failed", "generate/prompt_tokens", "generate/new_tokens")  # fmt: skip
 
 LINES = 20
 """At most about this many lines of training progress where there is no terminal to draw a bar in."""
@@ -126,6 +127,33 @@ class Report:
             self.console.print(table)
         if len(lines) > most:
             self.say(f"… and {len(lines) - most:,} more in {file}")
+        self._failures(lines, file)
+        cut = sum("truncated" in line for line in lines)
+        if cut:
+            self.say(f"truncated: {cut:,} of {len(lines):,} inputs were longer than the model reaches; what came "
+                     "after that was left out, as task.overlong says")  # fmt: skip
+
+    def answers(self, lines: list[dict[str, Any]], most: int, file: Path) -> None:
+        """The first answers as a table, and why prompts have none, likewise."""
+        from rich.table import Table
+        from rich.text import Text
+
+        several = any(line.get("sample") for line in lines)
+        table = Table("", *(["sample"] if several else []), "prompt", "what follows", "finish", "tokens")
+        table.columns[-1].justify = "right"
+        for line in lines[:most]:
+            answer = "failed" if "error" in line else visible(line["text"])
+            sample = [str(line.get("sample", ""))] if several else []
+            sizes = f"{line['prompt_tokens']:,} + {line['new_tokens']:,}" if "new_tokens" in line else ""
+            prompt = Text(brief(line["input"], 50))
+            table.add_row(str(line["position"]), *sample, prompt, Text(answer), line.get("finish", ""), sizes)
+        if table.row_count:
+            self.console.print(table)
+        if len(lines) > most:
+            self.say(f"… and {len(lines) - most:,} more in {file}")
+        self._failures(lines, file)
+
+    def _failures(self, lines: list[dict[str, Any]], file: Path) -> None:
         failures = [line for line in lines if "error" in line]
         if len(failures) == len(lines):
             failures = failures[1:]  # The first is what the run ends with.
@@ -134,18 +162,14 @@ class Report:
             self.say(f"failed   input {line['position']}{place}: {line['error']}")
         if len(failures) > LINES:
             self.say(f"failed   … and {len(failures) - LINES:,} more; see {file}")
-        cut = sum("truncated" in line for line in lines)
-        if cut:
-            self.say(f"truncated: {cut:,} of {len(lines):,} inputs were longer than the model reaches; what came "
-                     "after that was left out, as task.overlong says")  # fmt: skip
 
     def result(self, run: Run, result: dict[str, Any], run_id: str) -> None:
         """The short table at the end."""
         from rich.table import Table
 
-        subject = run.choices["task"] if run.command == "predict" else run.choices["data"]
-        title = f"{run.command} {run.choices['model']}" + ("" if run.command == "chat" else f" on {subject}")
-        table = Table(title=title, title_justify="left")
+        subjects = {"predict": f" on {run.choices['task']}", "generate": f" by {run.choices['generation']}", "chat": ""}
+        subject = subjects.get(run.command, f" on {run.choices['data']}")
+        table = Table(title=f"{run.command} {run.choices['model']}{subject}", title_justify="left")
         table.add_column("metric")
         table.add_column("value", justify="right")
         baseline = result["baseline"]
@@ -163,7 +187,7 @@ class Report:
         if "training_seconds" in result:
             lines["time"] += f", training {_duration(result['training_seconds'])}"
         lines["run"] = run_id or "not in MLflow yet; python -m xp command=sync brings it there"
-        for place in ("model", "predictions", "transcript"):
+        for place in ("model", "predictions", "generations", "transcript"):
             if place in result:
                 lines[place] = result[place]
         lines["compare"] = (
@@ -198,6 +222,12 @@ def brief(output: Any, width: int = 100) -> str:
     else:
         text = output if isinstance(output, str) else json.dumps(output, ensure_ascii=False, default=str)
     text = " ".join(text.split())
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def visible(text: str, width: int = 200) -> str:
+    """A text in one line, its line ends as signs, with a mark where it was cut."""
+    text = text.replace("\n", "↵").replace("\t", "→")
     return text if len(text) <= width else text[: width - 1] + "…"
 
 

@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, ValidationError, model_validator
 
@@ -18,6 +18,7 @@ from xp.chat import Chat
 from xp.component import Settings
 from xp.data import Data
 from xp.error import UserError, nearest
+from xp.fault import explain
 from xp.generation import Generation
 from xp.hardware import Device, Precision
 from xp.model import Model, check_trainable
@@ -31,9 +32,9 @@ from xp.training import Training
 class Run(Settings):
     """A complete run: nothing that decides its outcome lies outside of it, but the rows and the model's files."""
 
-    command: Literal["train", "evaluate", "predict", "chat", "show", "tasks", "sync"]
-    """What to do: train a model, evaluate one, let it predict, chat with one, show rows as it sees them, list tasks, or
-    bring to MLflow what it has not got of any run."""
+    command: Literal["train", "evaluate", "predict", "generate", "chat", "show", "tasks", "sync"]
+    """What to do: train a model, evaluate one, let it predict, let it write, chat with one, show rows as it sees them,
+    list tasks, or bring to MLflow what it has not got of any run."""
 
     examples: NonNegativeInt
     """How many rows of each split command=show prints."""
@@ -79,7 +80,7 @@ class Run(Settings):
         self._check_columns()
         if self.command != "train" and self.backend.processes > 1:
             raise ValueError(f"backend.processes={self.backend.processes}: command={self.command} runs in one process")
-        if self.command == "predict" and self.inputs is None:
+        if self.command in ("predict", "generate") and self.inputs is None:
             raise ValueError("inputs has no value; give inputs=<a text, a list, or a file>")
         self._check_generation()
         if self.command == "chat" and self.task.name != "chat":
@@ -90,6 +91,11 @@ class Run(Settings):
         return self
 
     def _check_generation(self) -> None:
+        if self.command == "generate" and self.task.name not in ("text_classification", "causal_lm", "chat"):
+            raise ValueError(
+                f"task={self.choices['task']}: command=generate takes prompts as they are, and a task's template only "
+                "of task=chat; use command=predict"
+            )
         if self.command not in ("train", "evaluate", "predict"):
             return
         if self.generation.num_return_sequences > 1:
@@ -160,7 +166,7 @@ class Run(Settings):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise UserError(explain(error, values)) from error
+            raise UserError(explain(error, values, cls)) from error
 
     @classmethod
     def read(cls, file: Path) -> Run:
@@ -212,45 +218,3 @@ def changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     old, new = dict(flattened(before)), dict(flattened(after))
     keys = [key for key in {**old, **new} if old.get(key) != new.get(key) and not FREE.fullmatch(key)]
     return [f"{key}={json.dumps(new.get(key))} (was {json.dumps(old.get(key))})" for key in keys]
-
-
-def explain(error: ValidationError, values: dict[str, Any]) -> str:
-    """The first of a validation's errors as one line: key, value, rule, nearest valid word."""
-    errors = error.errors(include_url=False)
-    first = next((each for each in errors if each["type"] == "extra_forbidden"), errors[0])  # A typo leaves a gap, too.
-    path = [str(part) for part in first["loc"]]
-    key = ".".join(path)
-    if first["type"] == "extra_forbidden":
-        return f"{key}: there is no such key.{nearest(path[-1], _keys_beside(path, values))}"
-    if first["type"] == "missing":
-        return f"{key}: has no value; give {key}=<value>"
-    if first["type"] == "value_error":  # Raised by one of our own validators; its text begins with the key.
-        own = first["ctx"]["error"]
-        return f"{key}.{own}" if key else str(own)
-    rule = first["msg"].replace("Input should be", "it must be").replace("a valid ", "a ").replace("a int", "an int")
-    hint = ""
-    if first["type"] == "literal_error" and isinstance(first["input"], str):
-        hint = nearest(first["input"], re.findall(r"'([^']*)'", first["ctx"]["expected"]))
-    return f"{key}={json.dumps(first['input'], default=str)}: {rule}.{hint}"
-
-
-def _keys_beside(path: list[str], values: dict[str, Any]) -> list[str]:
-    """The keys that the class at ``path`` has."""
-    if len(path) == 1:
-        return list(Run.model_fields)
-    groups: dict[str, type[Settings]] = {
-        "training": Training,
-        "prediction": Prediction,
-        "chat": Chat,
-        "tracking": Tracking,
-    }
-    for group, kind in (("model", Model), ("data", Data), ("task", Task), ("backend", Backend), ("peft", Peft),
-                        ("generation", Generation)):  # fmt: skip
-        if path[0] == group:
-            groups[group] = kind.find(values[group]["name"])
-    settings = groups[path[0]]
-    for part in path[1:-1]:
-        inner = settings.model_fields[part].annotation if part in settings.model_fields else None
-        kinds = [each for each in (inner, *get_args(inner)) if isinstance(each, type) and issubclass(each, Settings)]
-        settings = kinds[0] if kinds else settings
-    return list(settings.model_fields)

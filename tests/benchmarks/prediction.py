@@ -73,7 +73,7 @@ def by_xp(model: str, given: list[str]) -> tuple[float, list[Any]]:
     made = predictor.make(run.task, loaded, {}, run.generation, torch.device("cpu"))
     items = inputs.read(given, run.task, {})
     began = time.perf_counter()
-    outcomes = engine.predict(made, items, BATCH, 0, lambda item, output: output, lambda number: None)
+    outcomes = engine.predict(made, items, lambda _: BATCH, 0, lambda item, output: output, lambda _: None, print)
     return time.perf_counter() - began, [outcome.output for outcome in outcomes]
 
 

@@ -2,8 +2,9 @@
 
 from xp.commands.chat import chat
 from xp.commands.evaluate import evaluate
+from xp.commands.generate import generate
 from xp.commands.predict import predict
 from xp.commands.show import show
 from xp.commands.train import train
 
-__all__ = ["chat", "evaluate", "predict", "show", "train"]
+__all__ = ["chat", "evaluate", "generate", "predict", "show", "train"]

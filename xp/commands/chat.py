@@ -11,7 +11,7 @@ from xp.chat.orders import ORDERS, Desk
 from xp.chat.speaker import Speaker
 from xp.chat.talk import Talk, read
 from xp.chat.terminal import Terminal
-from xp.commands.opening import choose_machine, describe_model, machine
+from xp.commands.opening import choose_machine, describe_model, load_draft, machine
 from xp.error import UserError
 from xp.hardware import autocast
 from xp.model import Wish, positions
@@ -22,7 +22,7 @@ from xp.task.chat import Chat
 from xp.tracking import Tracker
 
 if TYPE_CHECKING:
-    from xp.model import Loaded
+    pass
 
 
 def chat(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str, Any]:
@@ -40,7 +40,7 @@ def chat(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str, 
     if run.chat.system is not None:
         talk.system = run.chat.system
     device, precision = choose_machine(run, tracker, report)
-    loaded = _load(run, precision)
+    loaded = run.model.load(_wish(run, precision))
     describe_model(loaded, tracker, report)
     network = place(loaded.network, device).eval()
     tokenizer = getattr(loaded.processor, "tokenizer", loaded.processor)
@@ -48,7 +48,8 @@ def chat(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str, 
     for line in task.equip(tokenizer, network, adapted=True):
         report.say(line)
     context = _context(run, network, tokenizer)
-    speaker = Speaker(network, loaded.processor, run.generation, context, run.seed, None, plain)
+    draft = load_draft(run, _wish(run, precision), device)
+    speaker = Speaker(network, loaded.processor, run.generation, context, run.seed, draft, plain)
     desk = Desk(talk, speaker, terminal.say, None)
     how = "plainly: it has no template of its own" if plain else "through its template"
     report.say(f"{run.choices['model']} answers {how}; /help says what can be ordered, Ctrl-D ends")
@@ -67,23 +68,21 @@ def chat(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str, 
     }
 
 
-def _load(run: Run, precision: str) -> Loaded:
+def _wish(run: Run, precision: str) -> Wish:
     """The model as it is, of text alone or of images and sounds, too."""
     import torch
 
-    return run.model.load(
-        Wish(
-            auto_class=("AutoModelForCausalLM", "AutoModelForImageTextToText", "AutoModelForMultimodalLM"),
-            processor_class="AutoProcessor",
-            config=lambda labels: {},
-            labels=[],
-            texts=list,
-            dtype=torch.float32 if precision == "fp32" else torch.bfloat16,
-            peft_type=Chat.peft_type,
-            train=False,
-            locate=partial(run.tracking.locate, runs=run.runs_folder),
-            **machine(run, precision),
-        )
+    return Wish(
+        auto_class=("AutoModelForCausalLM", "AutoModelForImageTextToText", "AutoModelForMultimodalLM"),
+        processor_class="AutoProcessor",
+        config=lambda labels: {},
+        labels=[],
+        texts=list,
+        dtype=torch.float32 if precision == "fp32" else torch.bfloat16,
+        peft_type=Chat.peft_type,
+        train=False,
+        locate=partial(run.tracking.locate, runs=run.runs_folder),
+        **machine(run, precision),
     )
 
 

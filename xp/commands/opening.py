@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from xp.data import Side, Splits
+    from xp.generation.drafts import Draft
     from xp.job import Job
     from xp.model import Loaded
 
@@ -132,6 +133,27 @@ def describe_model(loaded: Loaded, tracker: Tracker, report: Report) -> None:
     if placement.spread(loaded.network):
         report.say(placement.told(loaded.network))
         tracker.tags({"xp.placement": placement.told(loaded.network)})
+
+
+def load_draft(run: Run, wish: Wish, device: torch.device) -> Draft | None:
+    """The model that ``generation.assistant_model`` names, loaded as the run's own model is; None where none drafts.
+
+    Raises:
+        UserError: there is no such model.
+    """
+    path = getattr(run.generation, "assistant_model", None)
+    if path is None:
+        return None
+    from xp.generation.drafts import Draft
+
+    try:
+        of_its_own = {"path": path, "revision": None, "config": {}, "processor": {}}
+        loaded = run.model.model_copy(update=of_its_own).load(wish)
+    except UserError as error:
+        raise UserError(str(error).replace("model.path=", "generation.assistant_model=", 1)) from error
+    return Draft(
+        placement.place(loaded.network, device).eval(), getattr(loaded.processor, "tokenizer", loaded.processor)
+    )
 
 
 def label_names(run: Run, task: Trainable, splits: Splits) -> list[str]:

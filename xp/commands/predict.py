@@ -53,7 +53,7 @@ def predict(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[st
     began = time.perf_counter()
     keep = partial(outputs.kept, folder=folder)
     with report.predicting(len(items)) as done:
-        outcomes = engine.predict(made, items, run.prediction.batch_size, run.seed, keep, done)
+        outcomes = engine.predict(made, items, lambda _: run.prediction.batch_size, run.seed, keep, done, report.say)
     seconds = time.perf_counter() - began
     file, lines = outputs.write(outcomes, folder)
     if run.prediction.output is not None:

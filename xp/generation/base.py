@@ -10,7 +10,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 from xp.component import Component
 from xp.error import UserError
 from xp.generation.compilation import Compile
-from xp.generation.habits import without_habits
+from xp.generation.habits import base, without_habits
 from xp.generation.told import told
 from xp.generation.watermark import Watermark
 
@@ -62,8 +62,9 @@ class Generation(Component):
     bad_words_ids: list[str | list[int]]
     """What is never written, as texts or as ids of tokens, beside what the model itself never writes."""
 
-    sequence_bias: dict[str, float]
-    """Texts, and what is added to the score of the token that completes one; below 0 makes it less likely."""
+    sequence_bias: list[Annotated[list[str | list[int] | float], Field(min_length=2, max_length=2)]]
+    """Pairs of a text, or ids of tokens, and what is added to the score of the token that completes it: ``[[foo, -5]]``
+    makes ``foo`` less likely."""
 
     suppress_tokens: list[str | NonNegativeInt]
     """Tokens, as texts or ids, that are never written, beside those that the model itself never writes."""
@@ -129,7 +130,10 @@ class Generation(Component):
             )
         if not all(self.stop_strings):
             raise ValueError("stop_strings: an empty text ends every answer before it begins; leave it out")
-        if not all(self.bad_words_ids) or not all(self.sequence_bias):
+        for text, bias in self.sequence_bias:
+            if isinstance(text, float) or not isinstance(bias, float):
+                raise ValueError(f"sequence_bias: a pair is a text and a number, not {[text, bias]}")
+        if not all(self.bad_words_ids) or not all(text for text, _ in self.sequence_bias):
             name = "sequence_bias" if all(self.bad_words_ids) else "bad_words_ids"
             raise ValueError(f"{name}: an empty text stands for no token; leave it out")
         for name in ("cache_implementation", "cache_config", "max_cache_len"):
@@ -218,7 +222,9 @@ class Generation(Component):
             raise UserError(
                 "generation.guidance_scale: it is for decoders, and this model has an encoder; leave it null"
             )
-        more = self.arguments(network, processor)
+        more = self.arguments(network, processor) | {"pad_token_id": processor.pad_token_id}
+        if base(network).generation_config.eos_token_id is None:
+            more["eos_token_id"] = processor.eos_token_id
         if first is not None:
             if self.forced_bos_token_id not in (None, first):
                 raise UserError(

@@ -8,9 +8,14 @@ from typing import Any
 from xp.error import UserError
 
 
-def sequences(text: str, processor: Any) -> list[list[int]]:
-    """The tokens of a text as it stands and, where it begins a word, after a space: tokenizers tell the two apart."""
-    spellings = [text] if text[:1].isspace() else [text, f" {text}"]
+def spelled(word: str | list[int], processor: Any) -> list[list[int]]:
+    """The tokens of a text as it stands and, where it begins a word, after a space: tokenizers tell the two apart.
+
+    Ids of tokens are what they are.
+    """
+    if not isinstance(word, str):
+        return [word]
+    spellings = [word] if word[:1].isspace() else [word, f" {word}"]
     found = [processor.encode(each, add_special_tokens=False) for each in spellings]
     return [each for at, each in enumerate(found) if each and each not in found[:at]]
 

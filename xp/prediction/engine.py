@@ -29,20 +29,22 @@ class Outcome:
 def predict(
     predictor: Predictor,
     items: list[Item],
-    batch_size: int,
+    most: Callable[[int], int],
     seed: int,
     keep: Callable[[Item, Any], Any],
     done: Callable[[int], None],
+    say: Callable[[str], None],
 ) -> list[Outcome]:
     """An outcome for each input, in their order.
 
     Inputs go through the network sorted by size, the largest first: if memory is short, it shows at once.
 
     Args:
-        batch_size: most inputs at once.
+        most: how many inputs go at once, given the size of the largest of them.
         seed: of what is drawn at random, for example the next token.
         keep: turns an item's prediction, as soon as it is there, into what is kept of it in memory.
         done: is told of every so many inputs that have an outcome.
+        say: is told, once, that memory is short.
 
     Raises:
         UserError: a package that is not installed.
@@ -57,8 +59,9 @@ def predict(
         _check_length(predictor, outcomes[at], sizes[at])
     rest = [at for at in numbers if not outcomes[at].error]
     done(len(numbers) - len(rest))
+    short = False
     with torch.inference_mode():
-        for batch in _batches(predictor, {at: sizes[at] for at in rest}, items, batch_size):
+        for batch in _batches(predictor, {at: sizes[at] for at in rest}, items, most):
             ready: list[tuple[Outcome, dict[str, Any]]] = []
             for at in batch:
                 try:
@@ -68,7 +71,12 @@ def predict(
                         raise
                     outcomes[at].error = str(error)
             torch.manual_seed(seed + batch[0])
-            _run(predictor, ready)
+            if _run(predictor, ready) and not short:
+                short = True
+                say(
+                    f"warning: {len(ready)} inputs of {sizes[batch[0]]:,} at most need more memory than there is, and "
+                    "go through in halves; fewer at once cost no time for that"
+                )
             for outcome, _ in ready:
                 if not outcome.error:
                     outcome.output = keep(outcome.item, outcome.output)
@@ -95,11 +103,9 @@ def _check_length(predictor: Predictor, outcome: Outcome, size: int) -> None:
 
 
 def _batches(
-    predictor: Predictor, sizes: dict[int, int], items: list[Item], batch_size: int
-) -> Iterator[list[int]]:  # fmt: skip
+    predictor: Predictor, sizes: dict[int, int], items: list[Item], most: Callable[[int], int]
+) -> Iterator[list[int]]:
     """Numbers of inputs that go through the network together, the largest first."""
-    if not predictor.task.batches:
-        batch_size = 1
     # The pipeline is told something along with each batch, and does not take chats and texts in one.
     told = {
         at: json.dumps([predictor.task.arguments(items[at].row), *[type(v).__name__ for v in items[at].row.values()]],
@@ -109,7 +115,7 @@ def _batches(
     batch: list[int] = []
     for at in sorted(sizes, key=lambda at: (told[at], -sizes[at])):
         same = batch and told[at] == told[batch[0]] and (not predictor.even or sizes[at] == sizes[batch[0]])
-        if batch and (not same or len(batch) == batch_size):
+        if batch and (not same or not predictor.task.batches or len(batch) >= most(sizes[batch[0]])):
             yield batch
             batch = []
         batch.append(at)
@@ -117,10 +123,10 @@ def _batches(
         yield batch
 
 
-def _run(predictor: Predictor, ready: list[tuple[Outcome, dict[str, Any]]]) -> None:
-    """Predict a batch; where it fails, its halves, down to the inputs that are to blame."""
+def _run(predictor: Predictor, ready: list[tuple[Outcome, dict[str, Any]]]) -> bool:
+    """Predict a batch; where it fails, its halves, down to the inputs that are to blame. Says if memory was short."""
     if not ready:
-        return
+        return False
     try:
         outputs = predictor.call([row for _, row in ready])
         if len(outputs) != len(ready):
@@ -130,12 +136,18 @@ def _run(predictor: Predictor, ready: list[tuple[Outcome, dict[str, Any]]]) -> N
     except ImportError as error:
         raise media.lacking(error) from error
     except Exception as error:
+        said = " ".join(str(error).split())
+        short = "out of memory" in said or "not enough memory" in said
         if len(ready) == 1:
-            ready[0][0].error = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-            return
-        half = len(ready) // 2
-        _run(predictor, ready[:half])
-        _run(predictor, ready[half:])
-        return
-    for (outcome, _), output in zip(ready, outputs, strict=True):
-        outcome.output = output
+            ready[0][0].error = "it needs more memory than there is; " * short + f"{type(error).__name__}: {said[:300]}"
+            return short
+    else:
+        for (outcome, _), output in zip(ready, outputs, strict=True):
+            outcome.output = output
+        return False
+    if short:
+        import torch
+
+        torch.cuda.empty_cache()  # Outside of the except clause, whose error still holds what did not fit.
+    half = len(ready) // 2
+    return any([_run(predictor, ready[:half]), _run(predictor, ready[half:]), short])

@@ -27,21 +27,48 @@ def write(outcomes: list[Outcome], folder: Path) -> tuple[Path, list[dict[str, A
     """
     lines = []
     for outcome in outcomes:
-        item = outcome.item
-        line: dict[str, Any] = {"position": item.position, "input": item.given}
-        if item.place:
-            line["place"] = item.place
-        if outcome.error:
-            line["error"] = redacted(outcome.error)
-        else:
+        line = _begun(outcome)
+        if not outcome.error:
             line["output"] = outcome.output
             if outcome.truncated:
                 line["truncated"] = True
         lines.append(line)
-    file = folder / "predictions.jsonl"
+    return _saved_lines(folder / "predictions.jsonl", lines), lines
+
+
+def write_answers(outcomes: list[Outcome], folder: Path) -> tuple[Path, list[dict[str, Any]]]:
+    """Write ``generations.jsonl``, a line for each answer to each prompt in their order, or for why there is none.
+
+    Args:
+        outcomes: of all prompts, their outputs lists of `xp.generation.answer.Answer`.
+        folder: the run's folder.
+
+    Returns:
+        The file, and its lines.
+    """
+    lines = []
+    for outcome in outcomes:
+        if outcome.error:
+            lines.append(_begun(outcome))
+            continue
+        size = len(outcome.item.row["tokens"])
+        for sample, answer in enumerate(outcome.output):
+            told = {"text": answer.text, "finish": answer.finish, "prompt_tokens": size, "new_tokens": answer.tokens}
+            lines.append(_begun(outcome) | {"sample": sample} | told)
+    return _saved_lines(folder / "generations.jsonl", lines), lines
+
+
+def _begun(outcome: Outcome) -> dict[str, Any]:
+    """What every line begins with."""
+    item = outcome.item
+    begun = {"position": item.position, "input": item.given} | ({"place": item.place} if item.place else {})
+    return begun | ({"error": redacted(outcome.error)} if outcome.error else {})
+
+
+def _saved_lines(file: Path, lines: list[dict[str, Any]]) -> Path:
     with file.open("w", encoding="utf-8") as opened:
         opened.writelines(json.dumps(line, ensure_ascii=False, default=str) + "\n" for line in lines)
-    return file, lines
+    return file
 
 
 def table(lines: list[dict[str, Any]], most: int = 1000) -> dict[str, list[Any]]:
@@ -51,6 +78,17 @@ def table(lines: list[dict[str, Any]], most: int = 1000) -> dict[str, list[Any]]
         values = [line.get(name, "") for line in lines[:most]]
         columns[name] = [each if isinstance(each, str) else json.dumps(each, ensure_ascii=False) for each in values]
     return columns
+
+
+def answer_table(lines: list[dict[str, Any]], most: int = 1000) -> dict[str, list[Any]]:
+    """The first lines of answers as columns, everything in them a text or a number."""
+    first = lines[:most]
+    found: dict[str, list[Any]] = {"position": [line["position"] for line in first]}
+    found["input"] = [
+        each if isinstance(each := line["input"], str) else json.dumps(each, ensure_ascii=False) for line in first
+    ]
+    found |= {name: [line.get(name, 0) for line in first] for name in ("sample", "prompt_tokens", "new_tokens")}
+    return found | {name: [line.get(name, "") for line in first] for name in ("text", "finish", "error")}
 
 
 def kept(item: Item, output: Any, folder: Path) -> Any:

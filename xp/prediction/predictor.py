@@ -133,10 +133,10 @@ def make(task: Task, loaded: Loaded, source: dict[str, Any], generation: Generat
     batches = task.batches and (tokenizer is None or pads)
 
     measures = made.tokenizer if not any(part in KINDS for part in task.inputs) else None
-    limit, means = _limit(task, network, measures, generation)
+    most, means = limit(task, network, measures, generation)
     even = task.even and not _fixed(made.feature_extractor)
     uneven = even and getattr(task, "chunk_length_s", None) is not None  # The last piece of a recording is shorter.
-    cut = task.truncating(limit) if _truncates(task) and limit < NO_LIMIT else None
+    cut = task.truncating(most) if _truncates(task) and most < NO_LIMIT else None
 
     def call(rows: list[dict[str, Any]]) -> list[Any]:
         entries = [task.entry(row) for row in rows]
@@ -146,7 +146,7 @@ def make(task: Task, loaded: Loaded, source: dict[str, Any], generation: Generat
         return found
 
     rate = getattr(made.feature_extractor, "sampling_rate", None)
-    return Predictor(task, call, measures, rate, limit, means, cut is not None, even, notes)
+    return Predictor(task, call, measures, rate, most, means, cut is not None, even, notes)
 
 
 def _own(task: Task, loaded: Loaded, source: dict[str, Any], generation: Generation) -> Predictor:
@@ -234,7 +234,7 @@ def _fixed(extractor: Any) -> bool:
     return shapes[0] == shapes[1]
 
 
-def _limit(task: Task, network: Any, tokenizer: Any, generation: Generation) -> tuple[int, str]:
+def limit(task: Task, network: Any, tokenizer: Any, generation: Generation) -> tuple[int, str]:
     """Most tokens of an input, and what sets that."""
     if tokenizer is None or task.splits_long:
         return NO_LIMIT, ""

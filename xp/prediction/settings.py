@@ -11,10 +11,14 @@ class Prediction(Settings):
     """How inputs become predictions."""
 
     batch_size: PositiveInt
-    """Inputs that go through the network at once, of similar length."""
+    """Inputs that command=predict has in the network at once, of similar length."""
+
+    batch_tokens: PositiveInt
+    """Tokens that command=generate has in the network at once, prompts and what may be written to them, instead of a
+    number of inputs; a prompt that needs more goes alone."""
 
     output: str | None
-    """One more place for the predictions, a .jsonl file; null: ``predictions.jsonl`` of the run's folder alone."""
+    """One more place for the predictions, a .jsonl file; null: that of the run's folder alone."""
 
     shown: NonNegativeInt
     """How many predictions are shown on the screen."""

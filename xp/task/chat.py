@@ -12,7 +12,7 @@ from pydantic import Field
 from xp.error import UserError
 from xp.findings import Findings, worst
 from xp.task.base import IGNORE, Encoded, Trainable, mapped, settled
-from xp.task.conversation import Conversation, encode_all, stops
+from xp.task.conversation import Conversation, encode_all, end_there
 from xp.task.language import laid, predicted, token_losses
 from xp.task.messages import OPTIONAL, SHAPES, asked, conversation, question, spoken, tools
 from xp.task.template import marked, settle
@@ -118,12 +118,7 @@ class Chat(Trainable, name="chat"):
     def equip(self, processor: Any, network: PreTrainedModel | None, adapted: bool) -> list[str]:
         """Give the tokenizer its template, and let the model's generation end where an answer does."""
         said = settle(self.template, processor, network, add_tokens=self.add_tokens, adapted=adapted)
-        generation = getattr(network, "generation_config", None)
-        if generation is not None:
-            own = generation.eos_token_id
-            known = own if isinstance(own, list) else [] if own is None else [own]
-            every = list(dict.fromkeys([*stops(processor), *known]))
-            generation.eos_token_id = every[0] if len(every) == 1 else every
+        end_there(processor, network)
         return said
 
     def encode(self, rows: Dataset, processor: Any, labels: Sequence[str]) -> Encoded:

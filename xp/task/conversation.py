@@ -75,6 +75,16 @@ def stops(processor: Any) -> list[int]:
     return list(dict.fromkeys([*found, *own]))
 
 
+def end_there(processor: Any, network: Any) -> None:
+    """Let a network's generation end where a turn of the assistant does, beside where it ends anyway."""
+    generation = getattr(network, "generation_config", None)
+    if generation is not None:
+        own = generation.eos_token_id
+        known = own if isinstance(own, list) else [] if own is None else [own]
+        every = list(dict.fromkeys([*stops(processor), *known]))
+        generation.eos_token_id = every[0] if len(every) == 1 else every
+
+
 def encode_all(
     conversations: Sequence[tuple[list[Message], Tools]],
     processor: Any,

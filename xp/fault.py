@@ -1,0 +1,52 @@
+"""Fault: what is wrong with settings, in one line."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, get_args
+
+from pydantic import ValidationError
+
+from xp.component import Component, Settings
+from xp.error import nearest
+
+
+def explain(error: ValidationError, values: dict[str, Any], settings: type[Settings]) -> str:
+    """The first of a validation's errors as one line: key, value, rule, nearest valid word.
+
+    Args:
+        error: of the validation.
+        values: that were validated.
+        settings: the class that they were validated by.
+    """
+    errors = error.errors(include_url=False)
+    first = next((each for each in errors if each["type"] == "extra_forbidden"), errors[0])  # A typo leaves a gap, too.
+    path = [str(part) for part in first["loc"]]
+    key = ".".join(path)
+    if first["type"] == "extra_forbidden":
+        return f"{key}: there is no such key.{nearest(path[-1], _class_at(path[:-1], values, settings).model_fields)}"
+    if first["type"] == "missing":
+        return f"{key}: has no value; give {key}=<value>"
+    if first["type"] == "value_error":  # Raised by one of our own validators; its text begins with the key.
+        own = first["ctx"]["error"]
+        return f"{key}.{own}" if key else str(own)
+    rule = first["msg"].replace("Input should be", "it must be").replace("a valid ", "a ").replace("a int", "an int")
+    hint = ""
+    if first["type"] == "literal_error" and isinstance(first["input"], str):
+        hint = nearest(first["input"], re.findall(r"'([^']*)'", first["ctx"]["expected"]))
+    return f"{key}={json.dumps(first['input'], default=str)}: {rule}.{hint}"
+
+
+def _class_at(path: list[str], values: Any, settings: type[Settings]) -> type[Settings]:
+    """The class of the settings at ``path``; where there is none, that of the settings around it."""
+    for part in path:
+        values = values.get(part) if isinstance(values, dict) else None
+        field = settings.model_fields.get(part)
+        kinds = [field.annotation, *get_args(field.annotation)] if field else []
+        for kind in kinds:
+            if isinstance(kind, type) and issubclass(kind, Component) and Component in kind.__bases__:
+                settings = kind.find(values["name"]) if isinstance(values, dict) else kind
+            elif isinstance(kind, type) and issubclass(kind, Settings):
+                settings = kind
+    return settings
