@@ -179,7 +179,7 @@ class Tracking(Settings):
 
 @contextmanager
 def impatient() -> Iterator[None]:
-    """Here somebody waits for what MLflow answers: its requests give up after seconds, unless the user says otherwise."""
+    """Somebody waits for what MLflow answers: its requests give up after seconds, unless the user says otherwise."""
     name = "MLFLOW_HTTP_REQUEST_TIMEOUT"
     before = os.environ.get(name)
     if before not in (None, SETTINGS["HTTP_REQUEST_TIMEOUT"]):
