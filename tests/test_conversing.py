@@ -243,6 +243,23 @@ def test_images_go_along_with_a_turn(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert answered["about"]["prompt_tokens"] > 16  # The image's patches are among them.
 
 
+def test_sounds_go_along_with_a_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import numpy as np
+    import soundfile
+
+    monkeypatch.chdir(tmp_path)
+    model = build("any_to_any", tmp_path / "model")
+    soundfile.write("beep.wav", np.sin(np.arange(8000) / 10).astype("float32"), 8000)
+    Path("noise.wav").write_text("none")
+    typed = "/attach beep.wav\nWhat is it?\nAnd then?\n/attach noise.wav\nAnd this?\n"
+    monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
+    result = ran("model=pretrained", f"model.path={model}")
+    messages = json.loads(Path(result["transcript"]).read_text())["messages"]
+    assert [message["role"] for message in messages] == ["user", "assistant"] * 2
+    first, second = (message["about"]["prompt_tokens"] for message in messages[1::2])
+    assert second > first > len("What is it?") + 20  # The sound's frames are among them, in both turns.
+
+
 def test_what_a_file_is_goes_by_its_name() -> None:
     names = ("a.png", "b.wav", "c.mp4", "d.txt", "e")
     assert [file_kind(name) for name in names] == ["image", "audio", "video", None, None]

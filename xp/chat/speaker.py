@@ -12,6 +12,7 @@ from xp.error import UserError
 from xp.generation import Generation
 from xp.hardware import home
 from xp.task.conversation import prompt, stops
+from xp.task.media import decoded_image, decoded_sound
 from xp.task.messages import MEDIA, Message
 from xp.task.rendering import render, specials
 
@@ -80,9 +81,11 @@ class Speaker:
         if not self.multimodal:
             ids = torch.tensor([prompt(messages, self.tokenizer)])
             return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        rate = getattr(getattr(self.processor, "feature_extractor", None), "sampling_rate", 16000)
+        turns = [message | {"content": _parts(message["content"], rate)} for message in messages]
         try:
             made = self.processor.apply_chat_template(
-                [message | {"content": _parts(message["content"])} for message in messages],
+                turns,
                 add_generation_prompt=True,
                 tokenize=True,
                 return_dict=True,
@@ -165,11 +168,28 @@ def opening(tokenizer: Any) -> str:
     return between.strip()
 
 
-def _parts(content: Any) -> list[dict[str, Any]]:
-    """A turn's content as processors take it: a list, images and sounds by their paths."""
+def _parts(content: Any, rate: int) -> list[dict[str, Any]]:
+    """A turn's content as processors take it: a list, images and sounds read, these with ``rate`` samples a second.
+
+    Raises:
+        UserError: a file that cannot be read.
+    """
     if isinstance(content, str):
         return [{"type": "text", "text": content}]
-    return list(content)
+    return [_part(part, rate) for part in content]
+
+
+def _part(part: dict[str, Any], rate: int) -> dict[str, Any]:
+    kind = part["type"]
+    file = next((part[key] for key in ("path", "url", kind) if key in part), "")
+    try:
+        if kind == "image":
+            return {"type": kind, "image": decoded_image(file)}
+        if kind == "audio":
+            return {"type": kind, "audio": decoded_sound(file, rate)}
+    except ValueError as error:
+        raise UserError(f"{file}: {error}") from error
+    return part
 
 
 def file_kind(name: str) -> str | None:
