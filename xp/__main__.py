@@ -38,6 +38,9 @@ Flags:
     --hydra-help                      Hydra's own flags
 """
 
+LONGEST = 2000
+"""Signs of an error's line at most; a value of a million is shown by its ends."""
+
 
 def main() -> int:
     """The exit code: 0; 1 if some inputs or jobs failed; 2 after one line on what to mend; or 128 and a signal."""
@@ -55,7 +58,7 @@ def main() -> int:
             import time
 
             time.sleep(5)
-        print(f"xp: {error}", file=sys.stderr)
+        print(f"xp: {_line(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("xp: interrupted", file=sys.stderr)
@@ -67,6 +70,12 @@ def main() -> int:
 
         print(redacted(traceback.format_exc()), end="", file=sys.stderr)
         return 1
+
+
+def _line(said: str) -> str:
+    """A message as one line: what a config holds may have line breaks and signs that a terminal acts upon."""
+    line = "".join(sign if sign.isprintable() else " " for sign in said)
+    return line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}"
 
 
 def _main(arguments: list[str]) -> int:
@@ -82,10 +91,14 @@ def _main(arguments: list[str]) -> int:
     parser.prog = "python -m xp"
     flags = parser.parse_intermixed_args(arguments)
     _check_flags(flags)
-    if flags.hydra_help or flags.shell_completion or flags.info or flags.cfg in ("hydra", "all"):
+    asks_hydra = flags.hydra_help or flags.info or flags.cfg in ("hydra", "all")
+    if flags.shell_completion:
         return _hydra_answers()
     compose.initialize(flags.config_dir)
     overrides = secret.without(flags.overrides)
+    if asks_hydra:
+        compose.shown(overrides, flags.config_dir, None, False)  # Refuses what Hydra would act upon.
+        return _hydra_answers()
     if flags.cfg:
         shown = compose.shown(overrides, flags.config_dir, flags.package, flags.resolve)
         print(secret.redacted(shown), end="")
@@ -166,10 +179,12 @@ def _hydra_answers() -> int:
     from contextlib import redirect_stdout
 
     import hydra
+    from hydra.core.global_hydra import GlobalHydra
 
     from xp.compose import conf_folder, register
     from xp.secret import redacted
 
+    GlobalHydra.instance().clear()
     register()
     main = hydra.main(version_base="1.3", config_path=str(conf_folder().absolute()), config_name="config")
     said = io.StringIO()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import signal
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import current_thread, main_thread
 from typing import Any
 
-import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
@@ -20,13 +21,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from xp import naming
+from xp import closed, consent, naming, sources
 from xp.error import UserError, nearest
 from xp.naming import LITERAL, literal, task_name
-
-HYDRA_KEYS = ("hydra.launcher.slots", "hydra.sweeper.params", "hydra.sweeper.max_batch_size",
-              "hydra/sweeper", "hydra/launcher")  # fmt: skip
-"""What of Hydra's own config may be set. The rest of it can run code or write anywhere."""
 
 OPEN = re.compile(
     r"(data(\.sources\.\w+)?\.columns|data\.weights|model\.config|model\.processor|model\.quantization_options"
@@ -51,14 +48,14 @@ class OwnConfigs(SearchPathPlugin):
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         """Append the folder."""
-        own = Path("conf").absolute()
-        if own.is_dir() and own != conf_folder().absolute():
+        if own := _own_folder():
             search_path.append("current folder", f"file://{own}")
 
 
 def register() -> None:
     """Make what xp adds to Hydra known: configs of the current folder, and ``hydra/launcher=pool``."""
     Plugins.instance().register(OwnConfigs)
+    sources.register()
     node = {"_target_": "hydra_plugins.xp.Pool", "slots": 1}  # xp.sweep.Pool, imported when there is a sweep
     ConfigStore.instance().store(group="hydra/launcher", name="pool", node=node, provider="xp")
 
@@ -76,7 +73,9 @@ def initialize(config_dir: str | None) -> None:
     initialize_config_dir(str(conf_folder().absolute()), job_name="xp", version_base="1.3")
 
 
-def values(overrides: list[str], config_dir: str | None = None, whole: bool = True) -> dict[str, Any]:
+def values(
+    overrides: list[str], config_dir: str | None = None, said: Iterable[str] | None = None, whole: bool = True
+) -> dict[str, Any]:
     """All settings as plain values, and under ``choices`` which yaml was chosen of each group.
 
     A model whose path is not the one that its yaml states is called after the path.
@@ -84,6 +83,7 @@ def values(overrides: list[str], config_dir: str | None = None, whole: bool = Tr
     Args:
         overrides: as on the command line, without sweeps.
         config_dir: one more folder of configs.
+        said: those of the overrides that the command line says, where others come from a config.
         whole: whether a value that is missing is an error; else it is ``???``.
 
     Raises:
@@ -91,19 +91,21 @@ def values(overrides: list[str], config_dir: str | None = None, whole: bool = Tr
     """
     with explained(overrides):
         config = compose("config", checked(overrides, config_dir), return_hydra_config=True)
-        _check_hydra(config.hydra)
+        _check_hydra(config, overrides, config_dir)
         chosen = config.hydra.runtime.choices.items()
         choices = {group: choice for group, choice in chosen if not group.startswith("hydra/") and choice}
-        own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-        plain = OmegaConf.to_container(own, resolve=True, throw_on_missing=whole)
-    assert isinstance(plain, dict)
+        own = _without_hydra(config)
+        composed = OmegaConf.to_container(own, resolve=True, throw_on_missing=whole)
+    assert isinstance(composed, dict)
+    plain: dict[str, Any] = {str(key): value for key, value in composed.items()}
     model = plain.get("model")
     path = model.get("path") if isinstance(model, dict) else None
     if isinstance(path, str) and path != naming.stated_path(choices["model"], _folders(config_dir)):
         choices["model"] = naming.model_name(path) or choices["model"]
-    if plain["imports"] and not any(each.startswith("imports=") for each in overrides):
-        raise UserError("imports: a config file cannot have code run; give imports=[...] on the command line")
-    return {str(key): value for key, value in plain.items()} | {"choices": choices}
+    if "choices" in plain:
+        raise UserError("choices: xp fills this in; choose with <group>=<choice>, or in a defaults list")
+    consent.check(plain, overrides if said is None else said)
+    return plain | {"choices": choices}
 
 
 def shown(overrides: list[str], config_dir: str | None, package: str | None, resolve: bool) -> str:
@@ -113,7 +115,9 @@ def shown(overrides: list[str], config_dir: str | None, package: str | None, res
         UserError: as `values`, but a missing value is shown, not refused.
     """
     with explained(overrides):
-        config: Any = compose("config", checked(overrides, config_dir))
+        config: Any = compose("config", checked(overrides, config_dir), return_hydra_config=True)
+        _check_hydra(config, overrides, config_dir)
+        config = _without_hydra(config)
         if resolve:
             OmegaConf.resolve(config)
         if package:
@@ -130,7 +134,7 @@ def check_sweep(overrides: list[str], config_dir: str | None) -> str:
     config = hydra.compose_config(
         "config", checked(overrides, config_dir), RunMode.MULTIRUN, with_log_configuration=False
     )
-    _check_hydra(config.hydra)
+    _check_hydra(config, overrides, config_dir)
     return str(config.runs_folder)
 
 
@@ -140,8 +144,7 @@ def checked(overrides: list[str], config_dir: str | None) -> list[str]:
         key = override.lstrip("+~").partition("=")[0]
         if key.startswith("choices"):
             raise UserError("choices: xp fills this in; choose with <group>=<choice>")
-        if key.startswith("hydra") and not key.startswith(HYDRA_KEYS):
-            raise UserError(f"{key}: this part of Hydra's config is closed.{nearest(key, HYDRA_KEYS)}")
+        closed.check_override(key)
     search = [f"hydra.searchpath=[file://{Path(config_dir).absolute()}]"] if config_dir else []
     spelled = [_spelled(override) for override in overrides]
     given = {override.lstrip("+").partition("=")[0]: override.partition("=")[2] for override in overrides}
@@ -173,50 +176,73 @@ def _folders(config_dir: str | None) -> list[Path]:
     return [conf_folder(), Path("conf"), *([Path(config_dir)] if config_dir else [])]
 
 
+def _check_hydra(config: DictConfig, overrides: list[str], config_dir: str | None) -> None:
+    """Refuse what a config file, or a group put elsewhere, could make Hydra execute; xp's own configs are known."""
+    if config_dir or _own_folder() or any("hydra" in each for each in overrides):
+        closed.check(config.hydra)
+    for group, choice in config.hydra.runtime.choices.items():
+        if isinstance(choice, str) and not naming.CHOICE.fullmatch(choice):
+            raise UserError(f"{group}={choice}: a choice is the name of a file in {group}/, and leads nowhere else")
+
+
+def _without_hydra(config: DictConfig) -> DictConfig:
+    keys: list[Any] = [key for key in config if key != "hydra"]
+    return OmegaConf.masked_copy(config, keys)
+
+
+def _own_folder() -> Path | None:
+    """``conf/`` of the current folder, if it is there and not xp's own."""
+    own = Path("conf").absolute()
+    return own if own.is_dir() and own != conf_folder().absolute() else None
+
+
+PATIENCE = 3
+"""Seconds of computing after which a config is refused; one takes a tenth of a second. A few ``${...}`` can double
+each other into more than any memory holds."""
+
+
+class _Endless(BaseException):
+    """Raised by a timer; no library catches it."""
+
+
+@contextmanager
+def _patience() -> Iterator[None]:
+    if current_thread() is not main_thread():
+        yield
+        return
+
+    def end(*arguments: object) -> None:
+        raise _Endless
+
+    before = signal.signal(signal.SIGVTALRM, end)
+    signal.setitimer(signal.ITIMER_VIRTUAL, PATIENCE)
+    try:
+        yield
+    except _Endless as error:
+        raise UserError(f"the config is not composed after {PATIENCE} s: its ${{...}} stand for too much") from error
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
+
+
 @contextmanager
 def explained(overrides: list[str]) -> Iterator[None]:
     """Turns what Hydra and OmegaConf raise on a wrong config into a `UserError`."""
     try:
-        yield
+        with _patience():
+            yield
+    except RecursionError as error:
+        raise UserError("the configs refer to each other without an end; see their defaults and ${...}") from error
     except MissingConfigException as error:
         raise UserError(_missing_config(error)) from error
     except MissingMandatoryValue as error:
         raise UserError(f"{error.full_key} has no value; give {error.full_key}=<value>") from error
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_explained(error, overrides)) from error
-    except yaml.YAMLError as error:
-        raise UserError(f"a yaml does not parse: {' '.join(str(error).split())}") from error
-
-
-def _check_hydra(hydra: DictConfig) -> None:
-    """Refuse what a config file could make Hydra execute."""
-    if hydra.callbacks:
-        raise UserError(
-            f"hydra.callbacks.{next(iter(hydra.callbacks))}: callbacks run code, so configs cannot have them"
-        )
-    for group in ("job_logging", "hydra_logging"):
-        plain = OmegaConf.to_container(hydra[group], resolve=False)
-        for key, value in _leaves(plain, f"hydra.{group}"):
-            if key.endswith((".()", "._target_")) or (key.endswith(".class") and not str(value).startswith("logging.")):
-                raise UserError(f"{key}={value}: this would run code, so a config cannot say it")
-    for group in ("launcher", "sweeper"):
-        settings = OmegaConf.to_container(hydra[group], resolve=False)
-        for key, value in _leaves(settings, f"hydra.{group}"):
-            top = key == f"hydra.{group}._target_"
-            plugin = str(value) == "hydra_plugins.xp.Pool" or str(value) in Plugins.instance().class_name_to_class
-            if (top and not plugin) or (not top and re.search(r"\._\w+_(\.|$)", key)):
-                raise UserError(f"{key}={value}: this would run code; choose hydra/{group}=<name>")
-
-
-def _leaves(node: Any, prefix: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(node, dict):
-        for key in node:
-            yield from _leaves(node[key], f"{prefix}.{key}")
-    elif isinstance(node, list):
-        for number, item in enumerate(node):
-            yield from _leaves(item, f"{prefix}.{number}")
-    else:
-        yield prefix, node
+    except UserError:
+        raise
+    except (ValueError, TypeError, AssertionError, AttributeError, KeyError) as error:  # Hydra's, of a defaults list.
+        raise UserError(f"the config cannot be composed: {' '.join(str(error).split()) or repr(error)}") from error
 
 
 def _missing_config(error: MissingConfigException) -> str:

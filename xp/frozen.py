@@ -26,7 +26,7 @@ def changed(frozen: dict[str, Any], overrides: list[str], config_dir: str | None
     keys = [each.partition("=")[0].lstrip("+~") for each in overrides]
     groups = {key.partition(".")[0] for key in keys} - {*keys}
     chosen = _chosen(frozen, groups, config_dir)
-    composed = compose.values([*chosen, *overrides], config_dir, whole=False)
+    composed = compose.values([*chosen, *overrides], config_dir, overrides, whole=False)
     values: dict[str, Any] = json.loads(json.dumps(frozen))
     for key in keys:
         *parents, last = key.split(".")
@@ -60,7 +60,7 @@ def completed(frozen: dict[str, Any], config_dir: str | None) -> list[str]:
     if not isinstance(choices, dict) or not all(isinstance(each, str) for each in choices.values()):
         return []
     groups = {str(name) for name, settings in frozen.items() if isinstance(settings, dict)}
-    composed = compose.values(_chosen(frozen, groups, config_dir), config_dir, whole=False)
+    composed = compose.values(_chosen(frozen, groups, config_dir), config_dir, (), whole=False)
     added = []
     for name, new in composed.items():
         there = frozen.get(name)

@@ -26,6 +26,10 @@ LITERAL = ("inputs", "task.hypothesis_template", "task.prediction.stop_sequence"
 """Keys whose value is a text as it is typed, commas, braces and all."""
 
 
+CHOICE = re.compile(r"(?!\.)[\w.+-]+(/(?!\.)[\w.+-]+)*")
+"""What a file of a group can be called, so that its name can also be that of a folder."""
+
+
 def task_name(value: str) -> str:
     """A task's own name, from any spelling of it or of one of its aliases."""
     name = value.replace("-", "_")

@@ -42,6 +42,8 @@ class Pool(Launcher):
     folder: ClassVar[Path]
     tracker: ClassVar[Tracker | None] = None
     config_dir: ClassVar[str | None] = None
+    said: ClassVar[list[str]] = []
+    """The command line; a config's ``hydra.sweeper.params`` can say more of a job, but not have code run."""
 
     def __init__(self, slots: int) -> None:
         if not isinstance(slots, int) or slots < 1:
@@ -57,7 +59,7 @@ class Pool(Launcher):
 
         batch = []
         for number, overrides in enumerate(job_overrides, initial_job_idx):
-            run = Run.parse(compose.values(list(overrides), Pool.config_dir))
+            run = Run.parse(compose.values(list(overrides), Pool.config_dir, Pool.said))
             if run.command in ("show", "sync"):
                 raise UserError(f"command={run.command}: it has no result that a sweep could compare; leave out -m")
             batch.append(Job(number, overrides, run))
@@ -85,7 +87,7 @@ def sweep(overrides: list[str], config_dir: str | None) -> int:
     Raises:
         UserError: a wrong config, found before the first job starts.
     """
-    Pool.config_dir = config_dir
+    Pool.config_dir, Pool.said = config_dir, overrides
     _plug_in()
     hydra = GlobalHydra.instance().hydra
     assert hydra is not None

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from torch import Tensor, nn, zeros
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
-from xp.job import Job
+    from xp.job import Job
 
 
 class Engine(Protocol):
@@ -31,6 +32,8 @@ class Engine(Protocol):
 
 def fit(job: Job, engine: Engine) -> None:
     """Train until the job is done: the whole of it, on one page."""
+    from torch import zeros
+
     most = job.recipe.max_grad_norm or float("inf")
     for step in job.steps():
         losses = zeros((), device=job.device)
