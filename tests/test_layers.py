@@ -28,7 +28,7 @@ LAYERS = [
     {"commands"},
     {"workers"},
     {"launch"},
-    {"closed", "sources"},
+    {"closed", "complaint", "sources"},
     {"compose", "pool"},
     {"sweep", "frozen"},
     {"resume", "rerun"},
@@ -49,11 +49,12 @@ HEAVY |= {
     "soundfile",
     "av",
 }
+COMPOSING = {f"xp/{name}.py" for name in ("closed", "complaint", "compose", "sources", "sweep")}
 ONLY = {
     "mlflow": {f"xp/tracking/{name}.py" for name in ("store", "batch", "sending", "delivery", "remembered")},
     "accelerate": {"xp/backend/accelerate.py"},
-    "hydra": {"xp/__main__.py", "xp/closed.py", "xp/compose.py", "xp/sources.py", "xp/sweep.py"},
-    "omegaconf": {"xp/closed.py", "xp/compose.py", "xp/sources.py", "xp/sweep.py"},
+    "hydra": {"xp/__main__.py", *COMPOSING},
+    "omegaconf": COMPOSING,
 }
 FILES = sorted((ROOT / "xp").rglob("*.py"))
 

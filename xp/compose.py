@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import re
-import signal
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
-from threading import current_thread, main_thread
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -15,14 +12,13 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from xp import closed, consent, naming, sources
-from xp.error import UserError, nearest
+from xp.complaint import composing, no_such_key
+from xp.error import UserError
 from xp.naming import LITERAL, literal, task_name
 
 OPEN = re.compile(
@@ -89,7 +85,7 @@ def values(
     Raises:
         UserError: an unknown group choice or key, a value that does not parse, a value that is missing.
     """
-    with explained(overrides):
+    with composing(overrides, conf_folder()):
         config = compose("config", checked(overrides, config_dir), return_hydra_config=True)
         _check_hydra(config, overrides, config_dir)
         chosen = config.hydra.runtime.choices.items()
@@ -114,7 +110,7 @@ def shown(overrides: list[str], config_dir: str | None, package: str | None, res
     Raises:
         UserError: as `values`, but a missing value is shown, not refused.
     """
-    with explained(overrides):
+    with composing(overrides, conf_folder()):
         config: Any = compose("config", checked(overrides, config_dir), return_hydra_config=True)
         _check_hydra(config, overrides, config_dir)
         config = _without_hydra(config)
@@ -123,7 +119,7 @@ def shown(overrides: list[str], config_dir: str | None, package: str | None, res
         if package:
             config = OmegaConf.select(config, package)
             if config is None:
-                raise UserError(_no_such_key(package, overrides))
+                raise UserError(no_such_key(package, overrides, conf_folder()))
         return OmegaConf.to_yaml(config) if OmegaConf.is_config(config) else f"{config}\n"
 
 
@@ -194,87 +190,3 @@ def _own_folder() -> Path | None:
     """``conf/`` of the current folder, if it is there and not xp's own."""
     own = Path("conf").absolute()
     return own if own.is_dir() and own != conf_folder().absolute() else None
-
-
-PATIENCE = 3
-"""Seconds of computing after which a config is refused; one takes a tenth of a second. A few ``${...}`` can double
-each other into more than any memory holds."""
-
-
-class _Endless(BaseException):
-    """Raised by a timer; no library catches it."""
-
-
-@contextmanager
-def _patience() -> Iterator[None]:
-    if current_thread() is not main_thread():
-        yield
-        return
-
-    def end(*arguments: object) -> None:
-        raise _Endless
-
-    before = signal.signal(signal.SIGVTALRM, end)
-    signal.setitimer(signal.ITIMER_VIRTUAL, PATIENCE)
-    try:
-        yield
-    except _Endless as error:
-        raise UserError(f"the config is not composed after {PATIENCE} s: its ${{...}} stand for too much") from error
-    finally:
-        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-        signal.signal(signal.SIGVTALRM, before)
-
-
-@contextmanager
-def explained(overrides: list[str]) -> Iterator[None]:
-    """Turns what Hydra and OmegaConf raise on a wrong config into a `UserError`."""
-    try:
-        with _patience():
-            yield
-    except RecursionError as error:
-        raise UserError("the configs refer to each other without an end; see their defaults and ${...}") from error
-    except MissingConfigException as error:
-        raise UserError(_missing_config(error)) from error
-    except MissingMandatoryValue as error:
-        raise UserError(f"{error.full_key} has no value; give {error.full_key}=<value>") from error
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(_explained(error, overrides)) from error
-    except UserError:
-        raise
-    except (ValueError, TypeError, AssertionError, AttributeError, KeyError) as error:  # Hydra's, of a defaults list.
-        raise UserError(f"the config cannot be composed: {' '.join(str(error).split()) or repr(error)}") from error
-
-
-def _missing_config(error: MissingConfigException) -> str:
-    group, _, choice = (error.missing_cfg_file or "").rpartition("/")
-    if not group:
-        return " ".join(str(error).split())
-    return f"{group}={choice}: there is no such {group}.{nearest(choice, error.options or [])}"
-
-
-def _explained(error: Exception, overrides: list[str]) -> str:
-    """Hydra's or OmegaConf's error as one line, with the nearest key where one is unknown."""
-    if isinstance(error, OverrideParseException):
-        form = "quote values with special signs: 'key=\"value\"', in a list each: 'key=[\"a >= 1\"]'"
-        return f"{error.override}: this does not parse; {form}"
-    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else None
-    said = " ".join(str(cause or error).split())
-    group = re.search(r"Could not override '([^'@]+)'. No match in the defaults list", str(error))
-    if group:
-        return _no_such_key(group[1], overrides)
-    key = getattr(cause, "full_key", None)
-    if cause is not None and key and "not in struct" in said:
-        return _no_such_key(key, overrides)
-    return said
-
-
-def _no_such_key(key: str, overrides: list[str]) -> str:
-    parent, _, last = key.rpartition(".")
-    if parent == "generation":
-        from xp.generation.decided import why
-
-        if reason := why(last):
-            return f"{key}: {reason}"
-    known = naming.known_keys(overrides, conf_folder())
-    beside = [each.rpartition(".")[2] for each in known if each.rpartition(".")[0] == parent]
-    return f"{key}: there is no such key.{nearest(last, beside) if parent in known else nearest(key, known)}"

@@ -20,6 +20,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 
 from xp import compose, interrupt
+from xp.complaint import explained
 from xp.error import UserError
 from xp.pool import Job, run_all, varying
 
@@ -91,7 +92,7 @@ def sweep(overrides: list[str], config_dir: str | None) -> int:
     _plug_in()
     hydra = GlobalHydra.instance().hydra
     assert hydra is not None
-    with compose.explained(overrides):
+    with explained(overrides, compose.conf_folder()):
         runs = compose.check_sweep(overrides, config_dir)
         Pool.folder = Path(runs) / f"sweep-{secrets.token_hex(3)}"
         status, error = "KILLED", ""
