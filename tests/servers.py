@@ -49,8 +49,8 @@ def serving(folder: Path) -> Iterator[str]:
 class Proxy:
     """Stands before a server, each connection of which is one request; can be switched while it is used.
 
-    ``mode`` is ``well``; ``dead``: no connection; ``mute``: the request arrives nowhere and is answered by nobody;
-    ``lost``: the request arrives, the answer gets lost; or a status code that answers everything.
+    ``mode`` is ``well``; ``dead``: no connection; ``mute``: the request arrives nowhere and is
+    answered by nobody; or a status code that answers everything.
     """
 
     def __init__(self, server: str) -> None:
@@ -58,6 +58,9 @@ class Proxy:
         self.mode = "well"
         self.requests: list[str] = []
         """The first line of each request, in the order they came."""
+
+        self.lose = ""
+        """What the request has in its first line whose answer is to get lost, once."""
 
         self.held = 0
         """Requests that nobody has answered, and whose sender still waits."""
@@ -92,6 +95,8 @@ class Proxy:
                 head += part
             self.requests.append(head.split(b"\r\n")[0].decode())
             mode = self.mode
+            if self.lose and self.lose in self.requests[-1]:
+                mode, self.lose = "lost", ""
             if mode.isdigit():
                 connection.sendall(f"HTTP/1.1 {mode} No\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno".encode())
                 return

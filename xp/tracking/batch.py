@@ -8,7 +8,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mlflow.entities import Metric
+    from mlflow.entities import Metric, Param, RunTag
 
 LONGEST_PARAMETER = 6000
 """MLflow cuts longer parameter values without a word."""
@@ -53,17 +53,16 @@ class Batch:
         for name, value in entry.get("tags", {}).items():
             self.tags[name.replace("@", ":")] = cut(value)
 
-    def requests(self) -> Iterator[tuple[list[Metric], dict[str, str], dict[str, str]]]:
-        """The same in portions that one request may have."""
-        from mlflow.entities import Metric
+    def requests(self) -> Iterator[list[Metric | Param | RunTag]]:
+        """The same as what MLflow calls them, in portions that one request may have."""
+        from mlflow.entities import Metric, Param, RunTag
 
         metrics = [Metric(name, value, time, step) for (name, step, time), value in self.points.items()]
-        params, tags = list(self.params.items()), list(self.tags.items())
-        number = 0
-        while metrics[number * METRICS :] or params[number * OTHERS :] or tags[number * OTHERS :]:
-            few, many = slice(number * OTHERS, (number + 1) * OTHERS), slice(number * METRICS, (number + 1) * METRICS)
-            yield metrics[many], dict(params[few]), dict(tags[few])
-            number += 1
+        params = [Param(*each) for each in self.params.items()]
+        tags = [RunTag(*each) for each in self.tags.items()]
+        while portion := [*metrics[:METRICS], *params[:OTHERS], *tags[:OTHERS]]:
+            yield portion
+            metrics, params, tags = metrics[METRICS:], params[OTHERS:], tags[OTHERS:]
 
 
 def cut(text: str) -> str:

@@ -11,7 +11,7 @@ from xp.error import UserError
 from xp.tracking import journal
 from xp.tracking.delivery import Delivery, WaitingForParentError, told
 from xp.tracking.sending import Deleted
-from xp.tracking.store import Tracking
+from xp.tracking.store import Tracking, locked
 from xp.tracking.sync import settle_earlier
 
 LINGER = 1.0
@@ -114,12 +114,17 @@ class Drain:
                 self._ended.wait(LINGER)
             elif isinstance(self._failure, WaitingForParentError):
                 self._over.wait(0.2)
-            elif isinstance(self._failure, Deleted) or (ended and self._failures >= HOPELESS):
+            elif isinstance(self._failure, Deleted) or (ended and self._hopeless):
                 return
             elif ended:
                 self._over.wait(0.5)
             else:
                 self._ended.wait(min(LONGEST_PAUSE, 2 ** (self._failures - 1)))
+
+    @property
+    def _hopeless(self) -> bool:
+        """Whether MLflow is away; a store that is busy is not."""
+        return self._failures >= HOPELESS and not (self._failure and locked(self._failure))
 
     def _attempt(self) -> bool:
         """Whether MLflow has all that is journalled by now."""

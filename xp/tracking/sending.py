@@ -8,12 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xp.tracking import journal
 from xp.tracking.batch import Batch, cut, refused
 from xp.tracking.store import first_line
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Metric
+    from mlflow.entities import Metric, Param, RunTag
 
 SLOWEST = 1e6
 """Bytes in a second: an upload that is slower is not waited for at the end of a run."""
@@ -42,8 +43,14 @@ class Sending:
         """
         self.client, self.folder, self.run_id, self.say = client, folder, run_id, say
         self.busy_until = 0.0
-        self._unsure = there
-        """Whether a request may have arrived without an answer."""
+        self._sure_after = journal.size(folder) if there else 0
+        """Position in the journal up to which MLflow may have more than is known of it."""
+
+        self._unsure = False
+        """Whether the last request may have arrived without an answer."""
+
+        self._there: dict[str, set[tuple[int, int]]] = {}
+        """Steps and times of points that MLflow has, by name, as far as that is unsure."""
 
         self._params: dict[str, str] = {}
         self._tags: dict[str, str] = {}
@@ -72,7 +79,7 @@ class Sending:
 
     def batch(self, batch: Batch) -> None:
         """Points, parameters and tags."""
-        if self._unsure:
+        if self._unsure or batch.position <= self._sure_after:
             self._leave_out_known(batch)
         # MLflow lets no parameter change.
         changed = {
@@ -83,38 +90,42 @@ class Sending:
         batch.tags |= changed
         batch.params = {name: value for name, value in batch.params.items() if name not in self._params}
         self._unsure = True
-        for metrics, params, tags in batch.requests():
-            self._log(metrics, params, tags)
+        for portion in batch.requests():
+            self._log(portion)
         self._params |= batch.params
         self._tags |= batch.tags
         self._unsure = False
 
     def _leave_out_known(self, batch: Batch) -> None:
         """Points that MLflow has already, whoever told it."""
-        for name in {name for name, _, _ in batch.points}:
-            for each in self.client.get_metric_history(self.run_id, name):
-                batch.points.pop((name, each.step, each.timestamp), None)
+        if self._unsure:
+            self._there.clear()
+        for name in {name for name, _, _ in batch.points} - self._there.keys():
+            history = self.client.get_metric_history(self.run_id, name)
+            self._there[name] = {(each.step, each.timestamp) for each in history}
+        batch.points = {
+            (name, step, time): value
+            for (name, step, time), value in batch.points.items()
+            if (step, time) not in self._there[name]
+        }
 
-    def _log(self, metrics: list[Metric], params: dict[str, str], tags: dict[str, str]) -> None:
+    def _log(self, portion: list[Metric | Param | RunTag]) -> None:
         """A request; where MLflow does not take it, half of it at a time, until what is wrong is found alone."""
-        from mlflow.entities import Param, RunTag
+        from mlflow.entities import Metric, Param, RunTag
 
-        rows, marks = [Param(*each) for each in params.items()], [RunTag(*each) for each in tags.items()]
+        kinds = ([each for each in portion if isinstance(each, kind)] for kind in (Metric, Param, RunTag))
         try:
-            self.client.log_batch(self.run_id, metrics, rows, marks)
-            return
+            self.client.log_batch(self.run_id, *kinds)
         except Exception as error:
             if not refused(error):
                 raise
             self.check()
-            if len(metrics) + len(rows) + len(marks) == 1:
-                self.lost(metrics[0].key if metrics else next(iter(params or tags)), error)
+            if len(portion) == 1:
+                self.lost(portion[0].key, error)
                 return
-        whole = [metrics, list(params.items()), list(tags.items())]
-        for part in (slice(None, None, 2), slice(1, None, 2)):
-            points, some, others = (each[part] for each in whole)
-            if points or some or others:
-                self._log(points, dict(some), dict(others))
+            half = len(portion) // 2
+            self._log(portion[:half])
+            self._log(portion[half:])
 
     def event(self, entry: dict[str, Any]) -> None:
         """What is neither a point nor a file: a data set, the going on, the end."""

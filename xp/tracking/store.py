@@ -224,9 +224,11 @@ def reason(error: Exception | None) -> str:
         return f"it answers with error {number}"
     if "timed out" in text or "timeout" in text:
         return "it does not answer"
+    if "Connection aborted" in text or "Connection reset" in text:
+        return "it closes the connection"
     if cause := re.search(r"\[Errno -?\d+\] ([^'\")]+)", text):
         return cause[1].strip().lower()
-    return "it closes the connection" if "Connection aborted" in text else first_line(error)
+    return first_line(error)
 
 
 def first_line(error: Exception | None) -> str:
