@@ -15,7 +15,7 @@ LAYERS = [
     {"component", "metric", "findings", "cache", "hub", "interrupt", "lock"},
     {"imports", "fault", "consent"},
     {"tracking", "hardware", "checkpoint"},
-    {"model", "peft", "task", "data", "generation", "writer"},
+    {"model", "peft", "task", "data", "generation", "writer", "ledger"},
     {"training", "stream"},
     {"features"},
     {"feed"},
@@ -28,10 +28,10 @@ LAYERS = [
     {"commands"},
     {"workers"},
     {"launch"},
-    {"closed", "complaint", "sources"},
+    {"closed", "complaint", "sources", "forked"},
     {"compose", "pool"},
-    {"sweep", "frozen"},
-    {"resume", "rerun"},
+    {"grid", "parent", "frozen"},
+    {"sweep", "resume", "rerun"},
     {"__main__"},
 ]
 """From the ground up. A file may import from lower layers, and a package from itself."""
@@ -49,7 +49,7 @@ HEAVY |= {
     "soundfile",
     "av",
 }
-COMPOSING = {f"xp/{name}.py" for name in ("closed", "complaint", "compose", "sources", "sweep")}
+COMPOSING = {f"xp/{name}.py" for name in ("closed", "complaint", "compose", "grid", "sources", "sweep")}
 ONLY = {
     "mlflow": {f"xp/tracking/{name}.py" for name in ("store", "batch", "sending", "delivery", "remembered")},
     "accelerate": {"xp/backend/accelerate.py"},

@@ -20,7 +20,9 @@ OPEN = ("hydra.launcher.slots", "hydra.sweeper.params", "hydra.sweeper.max_batch
         "hydra/launcher")  # fmt: skip
 """What of Hydra's own config may be set."""
 
-POOL = "hydra_plugins.xp.Pool"
+SLOTS, GRID = "hydra_plugins.xp.Slots", "hydra_plugins.xp.Grid"
+"""The launcher and the sweeper of xp.sweep, which is imported when there is a sweep."""
+
 FILLED = re.compile(
     r"(defaults|launcher|sweeper|overrides|runtime\.(version\w*|cwd|config_sources|choices)|searchpath)\b.*"
     r"|job\.(override_dirname|id|num|config_name)"
@@ -68,10 +70,11 @@ def _check_plugins(hydra: DictConfig) -> None:
     for group in ("launcher", "sweeper"):
         # Resolved, for Hydra will do that: an interpolation may point to an object that stands elsewhere.
         for key, value in leaves(OmegaConf.to_container(hydra[group], resolve=True), f"hydra.{group}"):
-            top, plugin = key == f"hydra.{group}._target_", str(value) in Plugins.instance().class_name_to_class
-            if top and group == "launcher" and plugin and str(value) != POOL:
+            known = (SLOTS, GRID, *Plugins.instance().class_name_to_class)
+            top, plugin = key == f"hydra.{group}._target_", str(value) in known
+            if top and group == "launcher" and plugin and str(value) != SLOTS:
                 raise UserError(f"hydra/launcher: {value} does not check all jobs before the first one; choose pool")
-            if (top and not plugin and str(value) != POOL) or (not top and INSTANTIATES.search(key)):
+            if (top and not plugin) or (not top and INSTANTIATES.search(key)):
                 raise UserError(f"{key}={value}: this would run code; choose hydra/{group}=<name>")
     for key in hydra.sweeper.get("params") or ():
         name = str(key).lstrip("+~")

@@ -49,11 +49,13 @@ class OwnConfigs(SearchPathPlugin):
 
 
 def register() -> None:
-    """Make what xp adds to Hydra known: configs of the current folder, and ``hydra/launcher=pool``."""
+    """Make what xp adds to Hydra known: configs of the current folder, and the launcher and sweeper of xp.sweep."""
     Plugins.instance().register(OwnConfigs)
     sources.register()
-    node = {"_target_": "hydra_plugins.xp.Pool", "slots": 1}  # xp.sweep.Pool, imported when there is a sweep
+    node: dict[str, Any] = {"_target_": closed.SLOTS, "slots": 1}
     ConfigStore.instance().store(group="hydra/launcher", name="pool", node=node, provider="xp")
+    node = {"_target_": closed.GRID, "max_batch_size": None, "params": None}
+    ConfigStore.instance().store(group="hydra/sweeper", name="grid", node=node, provider="xp")
 
 
 def initialize(config_dir: str | None) -> None:
@@ -86,21 +88,33 @@ def values(
         UserError: an unknown group choice or key, a value that does not parse, a value that is missing.
     """
     with composing(overrides, conf_folder()):
-        config = compose("config", checked(overrides, config_dir), return_hydra_config=True)
-        _check_hydra(config, overrides, config_dir)
-        chosen = config.hydra.runtime.choices.items()
-        choices = {group: choice for group, choice in chosen if not group.startswith("hydra/") and choice}
-        own = _without_hydra(config)
-        composed = OmegaConf.to_container(own, resolve=True, throw_on_missing=whole)
-    assert isinstance(composed, dict)
-    plain: dict[str, Any] = {str(key): value for key, value in composed.items()}
+        config, choices = composed(overrides, config_dir)
+        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=whole)
+    return settled(plain, choices, config_dir, overrides if said is None else said)
+
+
+def composed(overrides: list[str], config_dir: str | None) -> tuple[DictConfig, dict[str, str]]:
+    """A config without Hydra's part of it, which is checked, and which yaml was chosen of each group."""
+    config = compose("config", checked(overrides, config_dir), return_hydra_config=True)
+    _check_hydra(config, overrides, config_dir)
+    chosen = config.hydra.runtime.choices.items()
+    choices = {group: choice for group, choice in chosen if not group.startswith("hydra/") and choice}
+    own = _without_hydra(config)
+    OmegaConf.set_struct(own, True)  # As it was: it takes no key that there is not.
+    return own, choices
+
+
+def settled(found: Any, choices: dict[str, str], config_dir: str | None, said: Iterable[str]) -> dict[str, Any]:
+    """A composed config's plain values with its choices, as `values` gives them, once the command line agrees."""
+    assert isinstance(found, dict)
+    plain: dict[str, Any] = {str(key): value for key, value in found.items()}
     model = plain.get("model")
     path = model.get("path") if isinstance(model, dict) else None
-    if isinstance(path, str) and path != naming.stated_path(choices["model"], _folders(config_dir)):
-        choices["model"] = naming.model_name(path) or choices["model"]
+    if isinstance(path, str) and path != naming.stated_path(choices["model"], folders(config_dir)):
+        choices = choices | {"model": naming.model_name(path) or choices["model"]}
     if "choices" in plain:
         raise UserError("choices: xp fills this in; choose with <group>=<choice>, or in a defaults list")
-    consent.check(plain, overrides if said is None else said)
+    consent.check(plain, said)
     return plain | {"choices": choices}
 
 
@@ -123,15 +137,15 @@ def shown(overrides: list[str], config_dir: str | None, package: str | None, res
         return OmegaConf.to_yaml(config) if OmegaConf.is_config(config) else f"{config}\n"
 
 
-def check_sweep(overrides: list[str], config_dir: str | None) -> str:
-    """Refuse what is closed in Hydra's config of a sweep, before Hydra acts on it; gives the folder for runs."""
+def check_sweep(overrides: list[str], config_dir: str | None) -> DictConfig:
+    """Refuse what is closed in Hydra's config of a sweep, before Hydra acts on it; gives what its jobs share."""
     hydra = GlobalHydra.instance().hydra
     assert hydra is not None
     config = hydra.compose_config(
         "config", checked(overrides, config_dir), RunMode.MULTIRUN, with_log_configuration=False
     )
     _check_hydra(config, overrides, config_dir)
-    return str(config.runs_folder)
+    return config
 
 
 def checked(overrides: list[str], config_dir: str | None) -> list[str]:
@@ -159,15 +173,15 @@ def _spelled(override: str) -> str:
 
 def has(group: str, choice: str, config_dir: str | None) -> bool:
     """Whether a group has a yaml of this name, in xp's configs or the user's own."""
-    return any((folder / group / f"{choice}.yaml").is_file() for folder in _folders(config_dir))
+    return any((folder / group / f"{choice}.yaml").is_file() for folder in folders(config_dir))
 
 
 def tasks(config_dir: str | None) -> list[dict[str, str]]:
     """The rows of ``command=tasks``: what is in ``task/`` of every folder of configs."""
-    return naming.tasks(_folders(config_dir))
+    return naming.tasks(folders(config_dir))
 
 
-def _folders(config_dir: str | None) -> list[Path]:
+def folders(config_dir: str | None) -> list[Path]:
     """The folders of configs, in the order that Hydra looks through them."""
     return [conf_folder(), Path("conf"), *([Path(config_dir)] if config_dir else [])]
 

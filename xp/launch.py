@@ -8,14 +8,15 @@ import os
 import re
 import secrets
 import warnings
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xp import interrupt, lock, workers, world
 from xp.comparison import Comparing, Origin
 from xp.error import UserError
-from xp.run import Run
+from xp.ledger import Claim
+from xp.run import Run, write
 from xp.tracking import Tracker, Untracked
 
 if TYPE_CHECKING:
@@ -83,7 +84,11 @@ def _unstarted() -> int:
 
 
 def start(
-    run: Run, parent: Path | None = None, folder: Path | None = None, origin: Origin | None = None
+    run: Run,
+    parent: Path | None = None,
+    folder: Path | None = None,
+    origin: Origin | None = None,
+    claim: Claim | None = None,
 ) -> dict[str, Any]:
     """Do a run, in this process or in as many as were asked for.
 
@@ -92,6 +97,7 @@ def start(
         parent: folder of the sweep that the run is a job of.
         folder: of a run that goes on; what it is to be now is frozen there once it does.
         origin: the run that this one does again.
+        claim: the right to do it, where a sweep has taken it already.
 
     Returns:
         What the run's ``result.json`` holds, with ``run_id`` and ``folder``.
@@ -107,15 +113,16 @@ def start(
 
         world.join(choose_device(run.device).type)
         try:
-            folder = folder or (_frozen(run, origin) if world.rank() == 0 else None)
+            if world.rank() == 0:
+                folder, claim = _begun(run, folder, origin, claim)
             # What "last" is, and what the settings were, may change between two looks: rank 0's count.
             values, name = world.agree((run.values(), str(folder)))
             with lock.held(Path(name), lock.STARTER) if world.rank() == 0 else nullcontext():
                 return work(Run.parse(values), Path(name), parent)
         finally:
             world.leave()
-    folder = folder or _frozen(run, origin)
-    with lock.held(folder, lock.STARTER):
+    folder, claim = _begun(run, folder, origin, claim)
+    with lock.held(folder, lock.STARTER), closing(claim):
         return workers.start(work, wanted, run, folder, parent) if wanted > 1 else work(run, folder, parent)
 
 
@@ -127,6 +134,19 @@ def _show(run: Run) -> dict[str, Any]:
     _quiet()
     commands.show(run, Report())
     return {}
+
+
+def _begun(run: Run, folder: Path | None, origin: Origin | None, claim: Claim | None) -> tuple[Path, Claim]:
+    """The run's folder, known to the ledger, and the right to the run, so that no sweep does it meanwhile.
+
+    Whoever wants the same run twice by hand gets it twice.
+    """
+    if claim is None:
+        claim = Claim.of(run.values())
+        claim.take()
+    folder = folder or _frozen(run, origin)
+    claim.note(folder)
+    return folder, claim
 
 
 def _frozen(run: Run, origin: Origin | None) -> Path:
@@ -162,7 +182,7 @@ def _tracked(run: Run, folder: Path, parent: Path | None) -> dict[str, Any]:
         result = command(run, folder, tracker, report)
         result |= {"run": folder.name, "run_id": tracker.run_id, "folder": str(folder)}
         if world.rank() == 0:
-            (folder / "result.json").write_text(json.dumps(result, indent=2) + "\n")
+            write(folder / "result.json", json.dumps(result, indent=2) + "\n")
             tracker.artifact(folder / "result.json")
             if "model" in result and run.tracking.log_model:
                 tracker.artifact(Path(result["model"]))

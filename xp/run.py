@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -21,6 +20,7 @@ from xp.error import UserError, nearest
 from xp.fault import explain
 from xp.generation import Generation
 from xp.hardware import Device, Precision
+from xp.ledger import Sweep, digest
 from xp.model import Model, check_trainable
 from xp.peft import Peft
 from xp.prediction import Prediction
@@ -70,6 +70,7 @@ class Run(Settings):
     prediction: Prediction
     chat: Chat
     tracking: Tracking
+    sweep: Sweep
 
     choices: dict[str, str]
     """Which yaml was chosen of each group, for tags and names; made by the composition. A model with a path of its own
@@ -182,11 +183,8 @@ class Run(Settings):
         write(file, json.dumps(self.values(), indent=2) + "\n")
 
     def digest(self) -> str:
-        """SHA-256 of what decides the outcome: all settings but where it is tracked and kept."""
-        values = self.values()
-        for name in ("tracking", "runs_folder", "cache", "choices", "examples"):
-            del values[name]
-        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+        """SHA-256 of what decides the outcome: all settings but where it is tracked and kept, and what sweeps skip."""
+        return digest(self.values())
 
 
 def write(file: Path, text: str) -> None:
@@ -206,7 +204,7 @@ def flattened(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str,
 
 
 FREE = re.compile(
-    r"(tracking|choices)\b.*|runs_folder|cache|examples|imports|backend\.(name|processes)|"
+    r"(tracking|choices|sweep)\b.*|runs_folder|cache|examples|imports|backend\.(name|processes)|"
     r"training\.(epochs|max_steps|save_every|save_total|workers|micro_batch_size|evaluation_batch_size)"
 )
 """Settings that may differ when a run goes on: they change how long it is, where things are and what is held in memory

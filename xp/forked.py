@@ -1,0 +1,109 @@
+"""Forked: a job's own process, forked from one that has imported the libraries already."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterable
+from multiprocessing import forkserver, get_context, parent_process
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xp.error import UserError
+from xp.ledger import Claim
+from xp.secret import redacted
+
+if TYPE_CHECKING:
+    from xp.run import Run
+
+PRELOAD = [
+    "torch",
+    "transformers",
+    "datasets",
+    "mlflow",
+    "xp.metric.base",
+    "sklearn.metrics",
+    "xp.commands",
+    "xp.prepare",
+    "xp.report",
+]
+PRELOAD_FOR = {"hf": ["transformers.trainer"], "accelerate": ["accelerate"], "lora": ["peft"]}
+"""Imported once, before the first job is forked; the second only where a job's backend or adapter needs it."""
+
+
+GRACE = 10
+"""Seconds that a job has to save and end by itself once its sweep is gone."""
+
+
+def warm(runs: Iterable[Run]) -> None:
+    """Start the process that jobs are forked from; it imports what these runs need while this one goes on."""
+    choices = {choice for run in runs for choice in (run.backend.name, run.peft.name)}
+    modules = PRELOAD + [name for choice in sorted(choices) for name in PRELOAD_FOR.get(choice, [])]
+    get_context("forkserver").set_forkserver_preload(modules)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # Ctrl-C comes to it as well; the jobs hear of it by us.
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+def death(code: int) -> str:
+    """How a process has ended that has not said why."""
+    if code >= 0:
+        return f"its process has ended with code {code}"
+    name = signal.Signals(-code).name
+    return f"killed by {name}{', perhaps out of memory' if name == 'SIGKILL' else ''}"
+
+
+def do(
+    values: dict[str, Any],
+    parent: Path,
+    folder: Path | None,
+    claim: Claim,
+    answer: Connection,
+    log: Path,
+    slot: int | None,
+    threads: int,
+) -> None:
+    """A job, in its own process: what it prints goes to its log."""
+    from xp.launch import start
+    from xp.run import Run
+
+    os.setpgid(0, 0)  # Ctrl-C comes from the sweep alone, and once.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    threading.Thread(target=_end_with_the_sweep, daemon=True).start()
+    with log.open("a") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    import torch
+
+    if slot is not None:
+        torch.set_num_threads(threads)
+        os.environ["OMP_NUM_THREADS"] = os.environ["XP_CORES"] = str(threads)
+        if gpus := torch.cuda.device_count():
+            visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus)))).split(",")
+            os.environ["CUDA_VISIBLE_DEVICES"] = visible[slot % len(visible)]
+    try:
+        answer.send(("result", start(Run.parse(values), parent, folder, claim=claim)))
+    except UserError as error:
+        print(f"xp: {error}", file=sys.stderr)
+        answer.send(("refused", str(error)))
+    except Exception as error:
+        print(redacted(traceback.format_exc()), end="", file=sys.stderr)
+        said = str(error).strip().splitlines()[0] if str(error) else ""
+        answer.send(("failed", redacted(f"{type(error).__name__}: {said}")))
+
+
+def _end_with_the_sweep() -> None:
+    """Wait in a thread for the sweep's process to be gone, however it went; this one saves and ends then."""
+    sweep = parent_process()
+    assert sweep is not None
+    sweep.join()
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(GRACE)
+    os.killpg(0, signal.SIGKILL)
