@@ -14,7 +14,7 @@ LAYERS = [
     {"error"},
     {"component", "metric", "findings", "cache", "hub", "interrupt", "lock"},
     {"imports", "fault", "consent"},
-    {"tracking", "hardware", "checkpoint"},
+    {"tracking", "hardware", "checkpoint", "optimizer"},
     {"model", "peft", "task", "data", "generation", "writer", "ledger"},
     {"training", "stream"},
     {"features"},

@@ -127,7 +127,7 @@ def test_a_run_on_quantized_weights_goes_on(folder: str, compose: Callable[..., 
     assert killed(compose(*settings), "step", 4) == -signal.SIGKILL, Path("child.log").read_text()
     from safetensors import safe_open
 
-    (newest,) = list(only().glob("checkpoints/step-*"))[-1:]
+    (newest,) = sorted(only().glob("checkpoints/step-????????"))[-1:]
     with safe_open(newest / "weights.safetensors", "pt") as file:
         assert all("lora_" in name or "score" in name for name in file.keys())  # noqa: SIM118
     assert ended(go_on()) == whole
@@ -257,9 +257,7 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("overrides", "message"), WRONG, ids=lambda value: " ".join(value) if type(value) is list else ""
-)
+@pytest.mark.parametrize(("overrides", "message"), WRONG)
 def test_a_wrong_quantization_is_one_line(
     overrides: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

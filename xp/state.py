@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from xp import optimizer as optimizers
 from xp import world
 from xp.checkpoint import Checkpoint, Tensors
 from xp.error import UserError
@@ -60,7 +61,7 @@ def capture(job: Job) -> tuple[Tensors, dict[str, Any]]:
     everyone = world.gather(mine)
     if world.rank() != 0:
         return {}, {}
-    state = job.optimizer.state_dict()
+    state = optimizers.state(job.optimizer)
     tensors = {
         f"{index}.{name}": _copy(value)
         for index, values in state["state"].items()
@@ -109,7 +110,7 @@ def restore(job: Job, found: Checkpoint) -> None:
         {name: _like(value, mine.get(name)) for name, value in group.items()}
         for group, mine in zip(state["optimizer"]["groups"], own, strict=True)
     ]
-    job.optimizer.load_state_dict({"state": optimizer, "param_groups": groups})
+    optimizers.take_state(job.optimizer, {"state": optimizer, "param_groups": groups})
     schedule = job.schedule.state_dict()
     job.schedule.load_state_dict({name: _like(value, schedule.get(name)) for name, value in state["schedule"].items()})
     job.step, job.worse = state["step"], state["worse"]

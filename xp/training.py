@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
+from xp import optimizer as optimizers
 from xp.batching import Batching
 from xp.component import Settings
-from xp.error import UserError, nearest
+from xp.error import UserError
+from xp.optimizer import Optimizer
 
 if TYPE_CHECKING:
     import torch
@@ -58,8 +60,9 @@ class Training(Settings):
     workers: NonNegativeInt
     """Processes that prepare batches ahead; 0 prepares them in between."""
 
-    optimizer: Literal["adamw", "adafactor", "sgd"]
-    """Update rule; adamw runs fused where torch has that for the device."""
+    optimizer: Optimizer
+    """Update rule; adamw and sgd run fused where torch has that for the device. ``_8bit``: its states are held in 8
+    bits, ``paged_``: they may leave the memory of a GPU for that of the host (bitsandbytes)."""
 
     optimizer_options: dict[str, Any]
     """More of the optimizer's own arguments, for example ``{betas: [0.9, 0.95]}`` or ``{momentum: 0.9}``."""
@@ -138,26 +141,9 @@ class Training(Settings):
         Raises:
             UserError: an option that this optimizer does not have.
         """
-        import torch
-        from transformers import Adafactor
-
-        trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-        groups = [
-            {"params": [p for p in trained if p.ndim >= 2], "weight_decay": self.weight_decay},
-            {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-        ]
-        groups = [group for group in groups if group["params"]]
-        kinds: dict[str, tuple[type[torch.optim.Optimizer], dict[str, Any]]] = {
-            "adamw": (torch.optim.AdamW, {"fused": device.type in ("cuda", "cpu", "mps")}),
-            "sgd": (torch.optim.SGD, {"fused": device.type in ("cuda", "cpu", "mps")}),
-            "adafactor": (Adafactor, {"scale_parameter": False, "relative_step": False}),
-        }
-        kind, defaults = kinds[self.optimizer]
-        _check_options("optimizer", self.optimizer, kind, self.optimizer_options, {"params", "lr", "weight_decay"})
-        try:
-            return kind(groups, **{"lr": self.learning_rate} | defaults | self.optimizer_options)
-        except (ValueError, TypeError) as error:
-            raise UserError(f"training.optimizer_options: {self.optimizer} refuses them: {error}") from error
+        return optimizers.make(
+            self.optimizer, self.optimizer_options, network, self.learning_rate, self.weight_decay, device
+        )
 
     def make_schedule(
         self, optimizer: torch.optim.Optimizer, total_steps: int, goal: Literal["min", "max"] = "min"
@@ -185,7 +171,7 @@ class Training(Settings):
             function = ReduceLROnPlateau if self.schedule == "reduce_lr_on_plateau" else GreedyLR
             options = {"mode": goal} | options
         given = {"optimizer", "num_warmup_steps", "num_training_steps"}
-        _check_options("schedule", self.schedule, function, options, given)
+        optimizers.check_options("schedule", self.schedule, function, options, given)
         try:
             made: torch.optim.lr_scheduler.LRScheduler = get_scheduler(
                 self.schedule, optimizer, warmup, total_steps, scheduler_specific_kwargs=options
@@ -208,12 +194,3 @@ class Training(Settings):
         for group, rate in zip(mine.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
         mine._last_lr = rates
-
-
-def _check_options(group: str, name: str, function: Any, options: dict[str, Any], taken: set[str]) -> None:
-    from inspect import signature
-
-    known = set(signature(function).parameters) - taken
-    for option in options:
-        if option not in known:
-            raise UserError(f"training.{group}_options.{option}: {name} has no such option.{nearest(option, known)}")

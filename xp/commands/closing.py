@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from xp import findings, world
 from xp.metric import better
-from xp.model.quantization import plain_config
+from xp.model.stored import plain_config
 from xp.run import Run
 from xp.secret import redacted
 from xp.task import Trainable

@@ -13,6 +13,7 @@ from xp.error import UserError
 from xp.features import Preparation
 from xp.hardware import choose_device, choose_precision, environment
 from xp.model import Wish, nameless, placement
+from xp.optimizer import check_device
 from xp.report import Report
 from xp.run import Run, flattened
 from xp.task import Encoded, Trainable
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 def choose_machine(run: Run, tracker: Tracker, report: Report, before: str | None = None) -> tuple[torch.device, Any]:
     """Device and precision of this run, told and tracked; auto stays what it was ``before``."""
     device = choose_device(run.device)
+    if run.command == "train":
+        check_device(run.training.optimizer, device)
     wanted: Any = before if before and run.precision == "auto" else run.precision
     precision = choose_precision(wanted, device)
     found = environment(device)
@@ -87,14 +90,19 @@ def load(run: Run, task: Trainable, precision: str, labels: list[str], train: Da
     in_full = train is not None and run.peft.name == "none"
     # Weights that train are float32; frozen ones may stay as they are stored, if bf16 is what computes.
     dtype: torch.dtype | Literal["auto"] = torch.float32 if in_full or precision == "fp32" else "auto"
-    loaded = run.model.load(wish(run, task, dtype, labels, train))
+    loaded = run.model.load(wish(run, task, dtype, labels, train, precision))
     for line in task.equip(loaded.processor, loaded.network, adapted=not in_full):
         report.say(line)
     return loaded
 
 
 def wish(
-    run: Run, task: Trainable, dtype: torch.dtype | Literal["auto"], labels: list[str], train: Dataset | None
+    run: Run,
+    task: Trainable,
+    dtype: torch.dtype | Literal["auto"],
+    labels: list[str],
+    train: Dataset | None,
+    precision: str,
 ) -> Wish:
     """What a task needs of the model."""
     return Wish(
@@ -109,18 +117,19 @@ def wish(
         locate=partial(run.tracking.locate, runs=run.runs_folder),
         in_full=train is not None and run.peft.name == "none",
         kept=tuple(getattr(run.peft, "modules_to_save", None) or ()),
-        **machine(run),
+        **machine(run, precision),
         special_tokens=task.special_tokens,
     )
 
 
-def machine(run: Run, precision: str | None = None) -> dict[str, Any]:
+def machine(run: Run, precision: str) -> dict[str, Any]:
     """Where a model is to be and what it is to compute in, for a `Wish`."""
     import torch
 
-    device = choose_device(run.device)
-    fp32 = (precision or choose_precision(run.precision, device)) == "fp32"
-    return {"device": device, "computes_in": torch.float32 if fp32 else torch.bfloat16}
+    return {
+        "device": choose_device(run.device),
+        "computes_in": torch.float32 if precision == "fp32" else torch.bfloat16,
+    }
 
 
 def describe_model(loaded: Loaded, tracker: Tracker, report: Report) -> None:
@@ -166,7 +175,7 @@ def label_names(run: Run, task: Trainable, splits: Splits) -> list[str]:
     labels = task.label_names(splits.train)
     if not run.data.streaming or labels or "id2label" not in task.config([]):
         return labels
-    if run.model.name == "scratch" or nameless(run.model.describe(wish(run, task, "auto", [], None)).labels):
+    if run.model.name == "scratch" or nameless(run.model.describe(wish(run, task, "auto", [], None, "fp32")).labels):
         column = (*task.label_columns, "label")[0]
         setting = "give task.labels=[<all of them>]" if hasattr(task, "labels") else "use data whose labels have names"
         raise UserError(

@@ -21,7 +21,7 @@ def show(run: Run, report: Report) -> None:
     labels = label_names(run, task, splits)
     train = sample(run, preparation, splits)
     report.say(f"{run.choices['model']} on {splits.source}")
-    described = run.model.describe(wish(run, task, "auto", labels, train))
+    described = run.model.describe(wish(run, task, "auto", labels, train, "fp32"))
     for line in task.equip(described.processor, None, adapted=run.peft.name != "none"):
         report.say(line)
     shown: dict[str, showing.Shown] = {

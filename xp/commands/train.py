@@ -20,11 +20,13 @@ from xp.commands.opening import (
     encode_both,
     label_names,
     load,
+    machine,
     read,
     sample,
 )
 from xp.hardware import autocast
 from xp.model import head
+from xp.model.quantization import check_trained
 from xp.report import Report
 from xp.run import Run
 from xp.task import Trainable
@@ -65,7 +67,7 @@ def train(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str,
     describe_model(loaded, tracker, report)
     check_fit(task, loaded)
     encoded, held_out = encode_both(run, preparation, splits, loaded, tracker, report)
-    loaded.network = _with_adapter(run, loaded, folder).to(device)
+    loaded.network = _with_adapter(run, loaded, folder, precision).to(device)
     trained, weights = count(loaded.network)
     report.model(run, loaded, trained, weights)
 
@@ -149,7 +151,7 @@ def _best(job: Job, loaded: Loaded, kept: Path, report: Report) -> dict[str, flo
     return job.evaluate()
 
 
-def _with_adapter(run: Run, loaded: Loaded, folder: Path) -> PreTrainedModel:
+def _with_adapter(run: Run, loaded: Loaded, folder: Path, precision: str) -> PreTrainedModel:
     """The network, its weights to train marked; an adapter's random base is saved, for it is nowhere else."""
     if run.model.name == "scratch" and run.peft.name != "none":
         base = folder / "base"
@@ -161,4 +163,6 @@ def _with_adapter(run: Run, loaded: Loaded, folder: Path) -> PreTrainedModel:
     new = [] if run.model.name == "scratch" else loaded.new
     if run.task.peft_type is None and loaded.labels:  # Then peft knows of no head that is to be trained in full.
         new = sorted({*new, *head(loaded.network)})
-    return run.peft.apply(loaded.network, run.task.peft_type, new)
+    network = run.peft.apply(loaded.network, run.task.peft_type, new)
+    check_trained(network, machine(run, precision)["computes_in"])
+    return network

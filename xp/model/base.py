@@ -176,6 +176,12 @@ def loading(path: str, auto_class: str = "", revision: str | None = None) -> Ite
         said = " ".join(str(error).split())
         if "trust_remote_code" in said:
             said = "its repository wants to run its own code; read that code, then set model.trust_remote_code=true"
+        elif "Some modules are dispatched on the CPU or the disk" in said:
+            said = (
+                "it does not fit where quantized layers can be, which is a GPU, or the CPU where there is none; raise "
+                "model.max_memory, or say what is to stay whole elsewhere: model.device_map={<module>: <device>, ...} "
+                "model.quantization_options.llm_int8_enable_fp32_cpu_offload=true"
+            )
         elif "Unrecognized configuration class" in said:
             said = f"transformers has no {auto_class} for this architecture; choose another model or task"
             if auto_class == "AutoModelForSeq2SeqLM":

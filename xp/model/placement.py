@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from xp.error import nearest
+from xp.error import UserError, nearest
 from xp.hardware import home
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def check(
         )
     if isinstance(device_map, dict):
         if not device_map:
-            raise ValueError("device_map={}: it names no module; give {'': cpu} for all, or null")
+            raise ValueError("device_map={}: it names no module; give auto, or null")
         for module, device in device_map.items():
             if not DEVICE.fullmatch(str(device)):
                 raise ValueError(f"device_map.{module}={device}: it must be cpu, disk, or the number of a GPU")
@@ -55,6 +55,46 @@ def check(
             raise ValueError(f"max_memory.{device}: it must be cpu, or the number of a GPU")
         if not MEMORY.fullmatch(str(memory)):
             raise ValueError(f"max_memory.{device}={memory}: it must be a size, for example 10GiB")
+
+
+def arguments(
+    network: nn.Module,
+    device_map: str | dict[str, str | int],
+    max_memory: dict[str | int, str | int] | None,
+    offload_folder: str | None,
+) -> dict[str, Any]:
+    """What ``from_pretrained`` is told.
+
+    Args:
+        network: on the meta device, for its names.
+
+    Raises:
+        UserError: a mapping names a module that there is not, or leaves one out.
+    """
+    if isinstance(device_map, dict) and "" not in device_map:
+        names = [name for name, _ in network.named_modules() if name]
+        for module in device_map:
+            if module not in names:
+                raise UserError(f"model.device_map.{module}: this model has no such module.{nearest(module, names)}")
+        for name, _ in network.named_parameters():
+            if not any(name.startswith(f"{module}.") for module in device_map):
+                raise UserError(f"model.device_map: it says nothing of {name.rpartition('.')[0]}; name all modules")
+    spread = device_map if isinstance(device_map, str) else numbered(device_map)
+    bounds = None if max_memory is None else numbered(max_memory)
+    return {"device_map": spread, "max_memory": bounds, "offload_folder": offload_folder}
+
+
+def check_adaptable(network: nn.Module, path: str, base: str) -> None:
+    """Refuse to put an adapter on a network whose weights are not where it computes: peft would lose its own there.
+
+    Raises:
+        UserError: such a network.
+    """
+    if any(parameter.device.type == "meta" for parameter in network.parameters()):
+        raise UserError(
+            f"model.path={path}: an adapter cannot be put on {base} while parts of that are on the disk or the host; "
+            "merge the two and give what comes of it, or raise model.max_memory, or use model.quantization=nf4"
+        )
 
 
 def numbered(mapping: dict[Any, Any]) -> dict[str | int, Any]:

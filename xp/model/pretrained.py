@@ -11,7 +11,7 @@ from pydantic import model_validator
 
 from xp import hub
 from xp.error import UserError, nearest
-from xp.model import footprint, placement, quantization
+from xp.model import footprint, placement, quantization, stored
 from xp.model.architecture import able, on_meta, renamed_base, renewed_head
 from xp.model.base import Described, Loaded, Model, Wish, loading, nameless
 from xp.model.processor import load_processor
@@ -52,7 +52,7 @@ class Pretrained(Model, name="pretrained"):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Pretrained:
-        quantization.check(self.quantization, self.quantization_options)
+        quantization.check(self.quantization, self.quantization_options, self.device_map)
         placement.check(self.device_map, self.max_memory, self.offload_folder)
         return self
 
@@ -102,6 +102,7 @@ class Pretrained(Model, name="pretrained"):
                 f"model.path={self.path}: this adapter answers {', '.join(self._known_labels(described))}; "
                 f"the training rows have {', '.join(wish.labels)}. Train on such rows, or start from {base}"
             )
+        placement.check_adaptable(loaded.network, self.path, base)
         with loading(self.path):
             loaded.network = PeftModel.from_pretrained(loaded.network, path, is_trainable=wish.train)
         lost = [
@@ -176,10 +177,17 @@ class Pretrained(Model, name="pretrained"):
                 f"model.path={self.path}: it has no trained head for this task (no weights for {', '.join(new[:3])}); "
                 "train it first, or give the folder of a model that was trained for it"
             )
+        if wish.train:
+            stored.check_trains(self.path, network)
         measured = None
         if quantization.quantized(network):
             quantization.settle(network, wish.computes_in)
             measured = footprint.measure(network)
+        elif self.quantization:
+            raise UserError(
+                f"model.quantization={self.quantization}: no layer was quantized, for none is on a GPU; give another "
+                "model.device_map"
+            )
         return Loaded(network, described.processor, labels, new, described_by, measured)
 
     def _placing(self, auto: Any, config: PretrainedConfig, wish: Wish) -> dict[str, Any]:
@@ -188,27 +196,16 @@ class Pretrained(Model, name="pretrained"):
         Raises:
             UserError: what is stored is quantized in another way, or is to be trained in full.
         """
-        placing: dict[str, Any] = {}
-        stored = quantization.stored(config)
-        if stored and wish.in_full:
-            raise UserError(
-                f"model.path={self.path}: it is stored quantized ({stored}), and such weights cannot be trained in "
-                "full; use peft=lora"
-            )
-        if stored and self.quantization and (self.quantization != stored or self.quantization_options):
-            raise UserError(
-                f"model.quantization={self.quantization}: {self.path} is stored quantized already ({stored}); "
-                "set it to null, and its options to {}"
-            )
+        there = stored.method(config)
+        stored.check(self.path, there, self.quantization, self.quantization_options, wish.in_full)
+        placing: dict[str, Any] = {"device_map": {"": wish.device}} if there or self.quantization else {}
+        if self.device_map is None and (there or not self.quantization):
+            return placing
+        with loading(self.path, auto.__name__, self.revision):
+            network = on_meta(auto, config, self.trust_remote_code)
         if self.device_map is not None:
-            spread = self.device_map if isinstance(self.device_map, str) else placement.numbered(self.device_map)
-            bounds = None if self.max_memory is None else placement.numbered(self.max_memory)
-            placing = {"device_map": spread, "max_memory": bounds, "offload_folder": self.offload_folder}
-        elif stored or self.quantization:
-            placing = {"device_map": {"": wish.device}}
-        if self.quantization and not stored:
-            with loading(self.path, auto.__name__, self.revision):
-                network = on_meta(auto, config, self.trust_remote_code)
+            placing = placement.arguments(network, self.device_map, self.max_memory, self.offload_folder)
+        if self.quantization and not there:
             whole = quantization.kept_whole(network, wish.kept, self.quantization_options)
             placing["quantization_config"] = quantization.bits_and_bytes(
                 self.quantization, self.quantization_options, wish.computes_in, whole

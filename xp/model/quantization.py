@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from copy import deepcopy
 from typing import TYPE_CHECKING, Any, Literal
 
 from xp.error import UserError, nearest
@@ -11,7 +10,7 @@ from xp.error import UserError, nearest
 if TYPE_CHECKING:
     import torch
     from torch import nn
-    from transformers import BitsAndBytesConfig, PretrainedConfig, PreTrainedModel
+    from transformers import BitsAndBytesConfig, PreTrainedModel
 
 Quantization = Literal["int8", "nf4", "fp4"]
 
@@ -30,7 +29,7 @@ DECIDED = ("load_in_8bit", "load_in_4bit", "bnb_4bit_quant_type")
 """Those that it decides."""
 
 
-def check(word: str | None, options: dict[str, Any]) -> None:
+def check(word: str | None, options: dict[str, Any], device_map: Any) -> None:
     """Refuse options that ``model.quantization`` does not have.
 
     Raises:
@@ -52,6 +51,11 @@ def check(word: str | None, options: dict[str, Any]) -> None:
             words = () if values.startswith(("a ", "true")) else tuple(values.replace(" or ", ", ").split(", "))
             hint = nearest(value, words) if isinstance(value, str) else ""
             raise ValueError(f"{key}={value}: it must be {values}.{hint}")
+    if options.get("llm_int8_enable_fp32_cpu_offload") and not isinstance(device_map, dict):
+        raise ValueError(
+            "quantization_options.llm_int8_enable_fp32_cpu_offload: it needs to be told what is not on a GPU; give "
+            "model.device_map={<module>: <device>, ...}"
+        )
 
 
 def check_trainable(model: Any, command: str, peft: str, save_dtype: str | None) -> None:
@@ -156,19 +160,6 @@ def kept_whole(network: PreTrainedModel, kept: tuple[str, ...], options: dict[st
     return whole
 
 
-def stored(config: PretrainedConfig) -> str | None:
-    """How a model on disk is quantized: int8, nf4, fp4, or another method's name; None where it is not."""
-    given = getattr(config, "quantization_config", None)
-    if given is None:
-        return None
-    values: dict[str, Any] = given if isinstance(given, dict) else given.to_dict()
-    if values.get("load_in_8bit") or values.get("_load_in_8bit"):
-        return "int8"
-    if values.get("load_in_4bit") or values.get("_load_in_4bit"):
-        return str(values.get("bnb_4bit_quant_type", "fp4"))
-    return str(getattr(values.get("quant_method"), "value", values.get("quant_method")))
-
-
 def linear(network: nn.Module) -> list[str]:
     """Names of a network's plain linear layers: those that bitsandbytes could quantize, or that it left."""
     from torch import nn
@@ -204,13 +195,23 @@ def settle(network: nn.Module, computes_in: torch.dtype) -> None:
             layer.bias.data = layer.bias.data.to(computes_in if compute is None else compute)
 
 
-def plain_config(network: PreTrainedModel) -> PretrainedConfig:
-    """The network's config as it is to be saved beside an adapter: that of its base as the base is stored.
+def check_trained(network: nn.Module, computes_in: torch.dtype) -> None:
+    """Refuse to train a bias that its layer would round at each call.
 
-    transformers notes in it how a network was quantized in memory, and would look for such weights on disk.
+    Args:
+        network: its weights to train marked.
+        computes_in: what ``precision`` says.
+
+    Raises:
+        UserError: such a layer's name.
     """
-    config = deepcopy(network.config)
-    quantizer = getattr(network, "hf_quantizer", None)
-    if quantizer is not None and not quantizer.pre_quantized:
-        del config.quantization_config
-    return config
+    import torch
+
+    for layer in quantized(network):
+        compute = getattr(layer, "compute_dtype", None) or computes_in
+        if layer.bias is not None and layer.bias.requires_grad and compute != torch.float32:
+            name = next(name for name, part in network.named_modules() if part is layer)
+            raise UserError(
+                f"peft.bias: bitsandbytes rounds the bias of {name} to {str(compute).removeprefix('torch.')} at each "
+                "step; use peft.bias=none, or precision=fp32"
+            )
