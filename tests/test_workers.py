@@ -40,6 +40,8 @@ def odd(self, network, step, micro):
         Path("acted").write_text(str(time.time()))
         if act == "sleep":
             time.sleep(10**6)
+        if act == "fail":
+            1 / 0
         os.kill(os.getpid(), signal.SIGSTOP if act == "stop" else signal.SIGKILL)
     return loss(self, network, step, micro)
 
@@ -74,10 +76,11 @@ def test_whatever_a_process_does_the_run_ends_and_goes_on(
         "stop 3 1": "process 1 of 2 hangs: it is stopped, and was not continued; the run is ended; python -m xp resume",
         "kill 3 0": "process 0 of 2 has ended by SIGKILL, and the run with it; python -m xp resume=",
         "kill 3 1": "process 1 of 2 has ended by SIGKILL, and the run with it; python -m xp resume=",
+        "fail 3 1": "process 1 of 2 has ended on an error: ZeroDivisionError: division by zero:\nTraceback",
     }
     for number, (act, said) in enumerate(acts.items()):
         odd(act)
-        with pytest.raises(UserError, match=said):
+        with pytest.raises(RuntimeError if act.startswith("fail") else UserError, match=said):
             go_on("imports=[odd]") if number else start(compose(*LONG, *TWO))
         assert time.time() - float(Path("acted").read_text()) < 30
         for process in map(int, Path("pids").read_text().split()):
@@ -89,6 +92,7 @@ def test_whatever_a_process_does_the_run_ends_and_goes_on(
         if act.endswith("1"):  # Rank 0 lives, and tells MLflow; else the next run does.
             assert run.info.status == "FAILED"
             assert run.data.tags["xp.error"] == last["error"]
+            assert last["error"].startswith(said.partition(":")[0])
     odd("none 0 0")
     assert ended(go_on("imports=[odd]")) == ended(whole)
 

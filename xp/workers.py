@@ -75,9 +75,9 @@ def start(work: Work, number: int, run: Run, folder: Path, parent: Path | None) 
         for process in processes:
             process.start()
         with interrupt.forwarding([process.pid for process in processes if process.pid]):
-            _wait(processes, place)
+            lost = _wait(processes, place)
             _end(processes, place)
-        _explain(processes, place, folder)
+        _explain(processes, place, folder, lost)
     finally:
         _end(processes, place, grace=0)
         shutil.rmtree(place, ignore_errors=True)
@@ -87,22 +87,35 @@ def start(work: Work, number: int, run: Run, folder: Path, parent: Path | None) 
     return result
 
 
-def _wait(processes: list[ForkServerProcess], place: Path) -> None:
-    """Return once all have ended, or one is at fault."""
+def _wait(processes: list[ForkServerProcess], place: Path) -> bool:
+    """Return once all have ended, or one is at fault; True where it has died or hangs, and could not say a word."""
     watch = Watch(place, {rank: process.pid for rank, process in enumerate(processes) if process.pid}, len(processes))
     while alive := [process for process in processes if process.is_alive()]:
         wait([process.sentinel for process in alive], timeout=1)
         for rank, process in enumerate(processes):
-            if process.exitcode:
-                if process.exitcode < 0:
-                    how = signal.Signals(-process.exitcode).name
-                    pulse.judge(place, f"process {rank} of {len(processes)} has ended by {how}, and the run with it")
-                return
+            if not process.exitcode:
+                continue
+            if process.exitcode < 0:
+                how = signal.Signals(-process.exitcode).name
+                pulse.judge(place, f"process {rank} of {len(processes)} has ended by {how}, and the run with it")
+            elif process.exitcode < 128:  # Else a signal has asked for it.
+                word = (_words(place, rank).strip().splitlines() or [f"code {process.exitcode}"])[-1]
+                pulse.judge(place, f"process {rank} of {len(processes)} has ended on an error: {word}")
+            return process.exitcode < 0
         if found := watch.look():
             rank, said = found
             pulse.judge(place, f"{said}; the run is ended")
             _kill(processes[rank])
-            return
+            return True
+    return False
+
+
+def _words(place: Path, rank: int) -> str:
+    """What a process has refused, or the traceback of what it has failed on."""
+    for kind in ("refused", "failed"):
+        if (file := place / f"{kind}{rank}").exists():
+            return file.read_text()
+    return ""
 
 
 def _end(processes: list[ForkServerProcess], place: Path, grace: float = GRACE) -> None:
@@ -128,7 +141,7 @@ def _kill(process: ForkServerProcess) -> None:
     process.join()
 
 
-def _explain(processes: list[ForkServerProcess], place: Path, folder: Path) -> None:
+def _explain(processes: list[ForkServerProcess], place: Path, folder: Path, lost: bool) -> None:
     """Say what it was, if the processes have not all come to their end.
 
     Raises:
@@ -137,18 +150,17 @@ def _explain(processes: list[ForkServerProcess], place: Path, folder: Path) -> N
     if all(process.exitcode == 0 for process in processes):
         return
     for refused in sorted(place.glob("refused*")):
+        abandon(folder, "FAILED", refused.read_text())  # If it was not the one that tracks which refused.
         raise UserError(refused.read_text())
     if interrupt.asked() or any(process.exitcode == 128 + signal.SIGTERM for process in processes):
         interrupt.leave(interrupt.asked() or signal.SIGTERM)
-    if (place / pulse.VERDICT).exists():
-        said = (place / pulse.VERDICT).read_text()
-        abandon(folder, "FAILED", said)  # If it was the one that tracks.
+    said = (place / pulse.VERDICT).read_text() if (place / pulse.VERDICT).exists() else ""
+    abandon(folder, "FAILED", said)  # If it was the one that tracks.
+    if lost:
         raise UserError(f"{said}; python -m xp resume={folder} goes on")
     failed = sorted(place.glob("failed*"), key=lambda file: file.stat().st_mtime_ns)
-    rank = failed[0].name.removeprefix("failed") if failed else next(
-        rank for rank, process in enumerate(processes) if process.exitcode)  # fmt: skip
-    said = f":\n{failed[0].read_text()}" if failed else f" with code {processes[int(rank)].exitcode}"
-    raise RuntimeError(f"process {rank} of {len(processes)} of {folder} has ended on an error{said}")
+    words = f":\n{failed[0].read_text()}" if failed else ""
+    raise RuntimeError(f"{said or 'a process has ended without a word'}{words}")
 
 
 def _worker(rank: int, work: Work, share: Share) -> None:
