@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 from multiprocessing import get_context
+from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -86,13 +88,68 @@ def _while_it_resumes(number: int) -> None:
     state.take_weights = nth(state.take_weights, number)
 
 
+def _in_the_midst_of_a_file(number: int) -> None:
+    import safetensors.torch
+
+    whole = safetensors.torch.save_file
+
+    def half(tensors: Any, file: Path) -> None:
+        content = safetensors.torch.save(tensors)
+        Path(file).write_bytes(content[: len(content) // 2])
+        kill()
+
+    safetensors.torch.save_file = nth(whole, number, half)
+
+
+def _in_a_removal(number: int) -> None:
+    import shutil
+
+    def half(folder: Path, **named: Any) -> None:
+        for file in sorted(Path(folder).glob("*"))[:2]:
+            file.unlink()
+        kill()
+
+    shutil.rmtree = nth(shutil.rmtree, number, half)  # type: ignore[assignment]
+
+
+def _while_it_reads(number: int) -> None:
+    from xp import checkpoint
+
+    checkpoint.fault = nth(checkpoint.fault, number)
+
+
+def _before_the_optimizer_is_as_it_was(number: int) -> None:
+    import torch
+
+    torch.optim.Optimizer.load_state_dict = nth(torch.optim.Optimizer.load_state_dict, number)  # type: ignore[method-assign]
+
+
+def _while_settings_are_frozen(number: int) -> None:
+    from xp import run
+    from xp.commands import going_on
+
+    run.write = going_on.write = nth(run.write, number)
+
+
+def _before_it_clears_up(number: int) -> None:
+    from xp.writer import Writer
+
+    Writer._clear = nth(Writer._clear, number)  # type: ignore[method-assign]
+
+
 BOMBS = {
     "step": _before_a_step,
     "saved": _before_a_step_once_all_is_saved,
     "schedule": _before_the_schedule,
     "save": _in_a_save,
     "prune": _in_a_prune,
+    "half": _in_the_midst_of_a_file,
+    "discard": _in_a_removal,
     "resume": _while_it_resumes,
+    "reading": _while_it_reads,
+    "optimizer": _before_the_optimizer_is_as_it_was,
+    "freezing": _while_settings_are_frozen,
+    "clearing": _before_it_clears_up,
     "none": lambda number: None,
 }
 
@@ -101,36 +158,68 @@ def _child(values: dict[str, Any], here: str, folder: str | None, bomb: str, num
     from xp.launch import start
 
     os.chdir(here)
-    with open("child.log", "a") as log:
-        os.dup2(log.fileno(), 1)
-        os.dup2(log.fileno(), 2)
+    _log()
     BOMBS[bomb](number)
     start(Run.parse(values), folder=Path(folder) if folder else None)
 
 
 def begun(run: Run, steps: int, folder: Path | None = None) -> BaseProcess:
     """Begin a run (or go on with that of a folder) in a process of its own; returns once it has done some steps."""
-    process = _started(run, "none", 0, folder)
-    until = time.monotonic() + 120
-    while not any(f'"step": {steps}, ' in file.read_text() for file in Path().glob("runs/*/journal.jsonl")):
+    process = begin(run, "none", 0, folder)
+    wait_for_step(process, steps)
+    return process
+
+
+def wait_for_step(process: BaseProcess, step: int) -> None:
+    """Return once the process has journalled that step."""
+    until = time.monotonic() + 300
+    while not any(f'"step": {step}, ' in file.read_text() for file in Path().glob("runs/*/journal.jsonl")):
         assert process.is_alive(), Path("child.log").read_text()
         assert time.monotonic() < until
         time.sleep(0.02)
+
+
+def typed(*arguments: str) -> BaseProcess:
+    """Begin what the command line says, in a process of its own."""
+    process = forkserver().Process(target=_typed, args=(arguments, os.getcwd()))
+    process.start()
     return process
+
+
+def _typed(arguments: tuple[str, ...], here: str) -> None:
+    from xp.__main__ import main
+
+    os.setpgid(0, 0)
+    os.chdir(here)
+    _log()
+    sys.argv = ["xp", *arguments]
+    sys.exit(main())
+
+
+def _log() -> None:
+    with open("child.log", "a") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
 
 
 def killed(run: Run, bomb: str, number: int, folder: Path | None = None) -> int:
     """Do a run (or go on with that of a folder) until the bomb goes off; gives the exit code of its process."""
-    process = _started(run, bomb, number, folder)
+    process = begin(run, bomb, number, folder)
     process.join(timeout=120)
     assert process.exitcode is not None, Path("child.log").read_text()
     return process.exitcode
 
 
-def _started(run: Run, bomb: str, number: int, folder: Path | None) -> BaseProcess:
+def forkserver() -> ForkServerContext:
+    """What forks processes that have imported the libraries already."""
     context = get_context("forkserver")
-    context.set_forkserver_preload([*pool.PRELOAD, "xp.launch", "xp.commands", "xp.job"])
+    context.set_forkserver_preload([*pool.PRELOAD, "accelerate", "transformers.trainer", "peft", "xp.launch", "xp.job"])
+    return context
+
+
+def begin(run: Run, bomb: str, number: int, folder: Path | None) -> BaseProcess:
+    """Begin a run (or go on with that of a folder) in a process of its own, with a bomb in it."""
     arguments = (run.values(), os.getcwd(), str(folder) if folder else None, bomb, number)
-    process = context.Process(target=_child, args=arguments)
+    process = forkserver().Process(target=_child, args=arguments)
     process.start()
     return process

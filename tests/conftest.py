@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -81,11 +82,28 @@ def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An embedded store with its tables and nothing in them: to make one takes as long as a small run."""
+    import logging
+
+    from mlflow import MlflowClient
+
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    store = tmp_path_factory.mktemp("store") / "mlflow.db"
+    MlflowClient(f"sqlite:///{store}").search_experiments()
+    return store
+
+
 @pytest.fixture
-def compose(corpus: Path) -> Callable[..., Any]:
+def compose(corpus: Path, empty_store: Path) -> Callable[..., Any]:
     """Composes and checks a small run from overrides, as the command line does."""
     from xp import compose as composing
     from xp.run import Run
+
+    (corpus / "runs").mkdir(exist_ok=True)
+    shutil.copy(empty_store, corpus / "runs" / "mlflow.db")
 
     def composed(*overrides: str) -> Run:
         composing.initialize(None)

@@ -10,17 +10,17 @@ import pytest
 from conftest import ROOT
 
 LAYERS = [
-    {"secret", "world", "batching", "step"},  # import nothing of xp
+    {"secret", "world", "batching", "step", "pulse"},  # import nothing of xp
     {"error"},
-    {"component", "metric", "findings", "cache", "hub", "interrupt", "lock"},
-    {"imports", "fault", "consent"},
+    {"component", "metric", "findings", "cache", "hub", "interrupt", "lock", "memory", "watch"},
+    {"imports", "fault", "consent", "mishap"},
     {"tracking", "hardware", "checkpoint", "optimizer"},
     {"model", "peft", "task", "data", "generation", "writer", "ledger"},
     {"training", "stream"},
-    {"features"},
+    {"features", "places", "finite"},
     {"feed"},
     {"evaluation", "job", "prediction", "chat"},
-    {"state"},
+    {"state", "gradients"},
     {"prepare", "backend"},
     {"run"},
     {"report", "show", "naming"},

@@ -5,19 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import signal
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
-from subprocess import PIPE, Popen
 from typing import Any
 
-import psutil
 import pytest
-import torch
-from bombs import begun, killed
-from conftest import ROOT, SMALL, command, journal
+from bombs import begun, killed, typed, wait_for_step
+from conftest import SMALL, command, journal
 from test_every_task import TASKS, settings
 
 from xp import checkpoint, hardware
@@ -25,9 +21,9 @@ from xp import compose as composing
 from xp.commands import opening
 from xp.error import UserError
 from xp.launch import start
+from xp.report import Report
 from xp.resume import resumed
 from xp.run import Run
-from xp.writer import Writer
 
 LONG = [
     "training.epochs=null",
@@ -206,37 +202,6 @@ def test_a_run_whose_process_is_gone_is_closed_by_the_next(
     assert set(statuses().values()) == {"FINISHED"}
 
 
-@pytest.mark.parametrize("file", ["weights.safetensors", "optimizer.safetensors", "state.json", "manifest.json"])
-@pytest.mark.parametrize("harm", ["truncated", "changed", "missing"])
-def test_a_damaged_checkpoint_is_told_and_the_one_before_is_used(
-    file: str, harm: str, damaged: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-
-    newest = checkpoint.path(damaged, checkpoint.STEP, 6) / file
-    if harm == "missing":
-        newest.unlink()
-    else:
-        content = bytearray(newest.read_bytes())
-        content[len(content) // 2] ^= 1
-        newest.write_bytes(bytes(content) if harm == "changed" else bytes(content[:-7]))
-    said: list[str] = []
-    found = checkpoint.newest(damaged, said.append)
-    if file == "manifest.json" and harm == "changed" and found is not None and found.step == 6:
-        pytest.fail("a changed manifest was taken")
-    assert found is not None
-    assert found.step == 3
-    assert "the checkpoint of step 6 is damaged" in said[0]
-
-
-@pytest.fixture
-def damaged(tmp_path: Path) -> Path:
-    """Two small checkpoints."""
-    for step in (3, 6):
-        tensors = {name: {"a": torch.full((40,), float(step))} for name in ("weights", "optimizer", "random")}
-        checkpoint.write(checkpoint.path(tmp_path, checkpoint.STEP, step), tensors, {"step": step, "needs_best": None})
-    return tmp_path
-
-
 def test_with_no_whole_checkpoint_nothing_starts_anew(compose: Callable[..., Any]) -> None:
     killed(compose(*LONG), "step", 17)
     for file in only().glob("checkpoints/step-*/weights.safetensors"):
@@ -345,35 +310,6 @@ def test_a_longer_run_has_the_new_schedule_from_its_first_new_step_on(compose: C
     assert ended(go_on("training.max_steps=16")) == once
 
 
-def test_what_a_writer_dies_of_ends_the_training(tmp_path: Path) -> None:
-    writer = Writer(tmp_path, 2)
-    writer.save(checkpoint.STEP, 1, {}, {"needs_best": object()})
-    with pytest.raises(TypeError, match="not JSON serializable"):
-        writer.wait()
-    with pytest.raises(TypeError, match="not JSON serializable"):
-        writer.save(checkpoint.STEP, 2, {}, {"needs_best": None})
-
-
-def test_what_is_left_of_steps_to_come_counts_for_nothing(tmp_path: Path) -> None:
-    tensors = {"weights": {"a": torch.zeros(4)}}
-
-    def left() -> list[str]:
-        return sorted(each.name for each in tmp_path.iterdir())
-
-    for kind, step in ((checkpoint.STEP, 4), (checkpoint.STEP, 9), (checkpoint.BEST, 4), (checkpoint.BEST, 8)):
-        checkpoint.write(checkpoint.path(tmp_path, kind, step), tensors, {"needs_best": 4})
-    (checkpoint.path(tmp_path, checkpoint.STEP, 9) / "weights.safetensors").unlink()
-    writer = Writer(tmp_path, 1, done=4)
-    writer.save(checkpoint.BEST, 6, tensors, {})
-    writer.save(checkpoint.STEP, 7, tensors, {"needs_best": 6})
-    writer.close()
-    assert left() == ["best-00000006", "step-00000007"]
-    writer = Writer(tmp_path, 0)
-    writer.save(checkpoint.BEST, 2, tensors, {})
-    writer.close()
-    assert left() == ["best-00000002"]
-
-
 def test_without_checkpoints_the_best_weights_are_found_and_nothing_is_left(run: Callable[..., Any]) -> None:
     folder = Path(run(*LONG, "training.save_total=0", "training.evaluate_every=2")["folder"])
     assert not list((folder / "checkpoints").iterdir())
@@ -390,60 +326,6 @@ def test_a_run_can_become_longer(compose: Callable[..., Any]) -> None:
     assert ended(longer)["files"] == ended(whole)["files"]
 
 
-def test_no_room_leaves_the_checkpoints_before(tmp_path: Path) -> None:
-    import resource
-
-    writer = Writer(tmp_path, 2)
-    small, large = ({"weights": {"a": torch.zeros(size)}} for size in (10, 100_000))
-    writer.save(checkpoint.STEP, 1, small, {"needs_best": None})
-    writer.wait()
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
-    try:
-        writer.save(checkpoint.STEP, 2, large, {"needs_best": None})
-        with pytest.raises(UserError, match=r"the checkpoint of step 2 cannot be written .* it needs 0.4 MB"):
-            writer.wait()
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, ignored)
-    found = checkpoint.newest(tmp_path, print)
-    assert found is not None
-    assert found.step == 1
-    assert [each.name for each in tmp_path.iterdir()] == ["step-00000001"]
-
-
-def test_a_save_that_fails_anywhere_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each call that touches the disk fails once: no failure leaves half a checkpoint, or none."""
-    from bombs import nth
-
-    def refuse(*arguments: Any, **named: Any) -> None:
-        raise OSError(28, "No space left on device")
-
-    tensors = {name: {"a": torch.zeros(10)} for name in ("weights", "optimizer")}
-    checkpoint.write(checkpoint.path(tmp_path, checkpoint.STEP, 1), tensors, {"needs_best": None})
-    failed = 0
-    for name in ("fsync", "replace", "open", "mkdir"):
-        for number in range(1, 20):
-            with monkeypatch.context() as patched:
-                patched.setattr(os, name, nth(getattr(os, name), number, refuse))
-                try:
-                    checkpoint.write(checkpoint.path(tmp_path, checkpoint.STEP, 2), tensors, {"needs_best": None})
-                    broke = False
-                except OSError:
-                    broke = True
-            found = checkpoint.newest(tmp_path, print)
-            assert found is not None
-            whole = checkpoint.path(tmp_path, checkpoint.STEP, 2)
-            assert found.step == (2 if whole.exists() else 1)
-            failed += broke
-            if whole.exists():
-                checkpoint.discard(whole)
-            if not broke:
-                break
-    assert failed > 8
-
-
 @pytest.mark.parametrize(
     ("number", "code", "settings"),
     [
@@ -455,19 +337,15 @@ def test_a_save_that_fails_anywhere_leaves_the_one_before(tmp_path: Path, monkey
 def test_a_signal_ends_a_run_with_a_checkpoint(
     number: signal.Signals, code: int, settings: list[str], compose: Callable[..., Any], corpus: Path
 ) -> None:
-    arguments = [*SMALL, *LONG, "training.max_steps=100000", *settings]
-    process = Popen(
-        [sys.executable, "-m", "xp", *arguments], env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        stdout=PIPE, stderr=PIPE, text=True, cwd=corpus, start_new_session=True,
-    )  # fmt: skip
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("step"):
-            break
-    process.send_signal(number)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == code, err
-    assert "Traceback" not in err
+    process = typed(*SMALL, *LONG, "training.max_steps=100000", *settings)
+    wait_for_step(process, 2)
+    assert process.pid
+    os.kill(process.pid, number)
+    process.join(timeout=120)
+    said = Path("child.log").read_text()
+    assert process.exitcode == code, said
+    assert "Traceback" not in said
+    assert "xp: ending after this step, with a checkpoint" in said
     folder = only()
     events = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
     assert events[-1]["status"] == "KILLED"
@@ -478,35 +356,38 @@ def test_a_signal_ends_a_run_with_a_checkpoint(
     assert found.step >= last  # Not the one of three steps before.
 
 
-def test_a_loss_that_is_not_finite_names_step_and_rows(run: Callable[..., Any]) -> None:
+@pytest.mark.parametrize("settings", [[], ["task.max_length=4", "task.overlong=split", "training.batch_size=1"]])
+def test_a_loss_that_is_not_finite_names_step_and_rows(settings: list[str], run: Callable[..., Any]) -> None:
+    """Also where rows are split: the place is that of the row in its file."""
     with pytest.raises(UserError) as caught:
-        run(*LONG, "training.learning_rate=1e30", "training.max_grad_norm=null", "training.save_every=1")
-    said = str(caught.value)
-    assert "training: loss" in said
-    assert "train rows" in said
-    assert "the checkpoint of step" in said
+        run(*LONG, "training.learning_rate=1e30", "training.max_grad_norm=null", "training.save_every=1", *settings)
+    found = re.fullmatch(
+        r"training: loss (nan|inf), gradient norm nan at step (\d+), of the rows (.*?)( and 3 more)?; "
+        r"the checkpoint of step (\d+) is good; lower training.learning_rate, or .*",
+        str(caught.value),
+    )
+    assert found, str(caught.value)
+    assert int(found[5]) == int(found[2]) - 1
+    places = found[3].split("; ")
+    assert len(places) == (1 if settings else 4)
+    for place in places:
+        file, _, row = place.partition(", row ")
+        assert 1 <= int(row) <= len(Path(file).read_text().splitlines())
 
 
-def test_a_process_that_dies_ends_the_run_and_is_named(corpus: Path, compose: Callable[..., Any]) -> None:
-    arguments = [*SMALL, *LONG, "training.max_steps=100000", "backend=accelerate", "backend.processes=2"]
-    process = Popen(
-        [sys.executable, "-m", "xp", *arguments], env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        stdout=PIPE, stderr=PIPE, text=True, cwd=corpus,
-    )  # fmt: skip
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("step"):
-            break
-    children = psutil.Process(process.pid).children(recursive=True)
-    workers = [each for each in children if "spawn_main" in " ".join(each.cmdline())]
-    workers[-1].kill()
-    killed_at = time.monotonic()
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 2
-    assert "has ended by SIGKILL, and the run with it; python -m xp resume=" in err
-    assert "Traceback" not in err
-    assert time.monotonic() - killed_at < 30
-    assert psutil.wait_procs(children, timeout=10)[1] == []
+def test_a_row_that_was_split_is_found_again(compose: Callable[..., Any]) -> None:
+    run = compose("task=causal_lm", "task.max_length=4", "task.overlong=split")
+    task, splits, preparation = opening.read(run, Report(), True)
+    loaded = opening.load(run, task, "fp32", [], splits.train, Report())
+    encoded, _ = preparation.encoded("train", splits, loaded.processor, [])
+    texts = [json.loads(line)["text"] for line in Path("train.jsonl").read_text().splitlines()]
+    assert len(encoded.rows) > len(texts)
+    numbers = list(range(len(encoded.rows)))
+    places = opening.places(task, splits, loaded, encoded, numbers)
+    for number, place in zip(numbers, places, strict=True):
+        part = loaded.processor.decode(encoded.rows[number]["input_ids"], skip_special_tokens=True)
+        assert part.strip() in texts[int(place.removeprefix("train.jsonl, row ")) - 1]
+    assert len(set(places)) == len(texts)
 
 
 def test_a_sweep_says_that_runs_go_on_one_at_a_time() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -77,7 +78,7 @@ def write(folder: Path, tensors: Tensors, state: dict[str, Any]) -> None:
         os.replace(part, folder)
         _flush(folder.parent)
     except SafetensorError as error:
-        raise OSError(str(error)) from error
+        raise OSError(_reason(error)) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
@@ -160,6 +161,12 @@ def prune(parent: Path, keep: int) -> None:
     for number in steps(parent, BEST)[1 if keep else 0 :]:  # The newest of them is the best by now.
         if number not in needed:
             discard(path(parent, BEST, number))
+
+
+def _reason(error: Exception) -> str:
+    """What the system has said, without the words around it: ``No space left on device``."""
+    found = re.search(r"(?:I/O error: )?([^:]*?)(?: \(os error \d+\))", str(error))
+    return found[1].strip() if found else str(error)
 
 
 def _digest(file: Path) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import count, islice
@@ -42,28 +42,34 @@ class Feed:
         """Optimizer steps of the whole training."""
         return self.recipe.total_steps(len(self.rows))
 
-    def steps(self, done: int) -> Iterator[Step]:
-        """Every step after the first ``done`` ones, its batches prepared by ``recipe.workers`` processes."""
+    def steps(self, done: int, micro: int | None) -> Generator[Step]:
+        """Every step after the first ``done`` ones, its batches prepared by ``recipe.workers`` processes.
+
+        Args:
+            done: how many steps are left out.
+            micro: sequences of a micro-batch; None: all that this process has of a step.
+        """
         from torch.utils.data import DataLoader
 
         streamed = isinstance(self.rows, Stream)
         plan = [] if streamed else list(islice(self._plan(), self.total_steps))
         left = range(done, len(plan))
         loader: DataLoader[Any] = DataLoader(
-            iterable(partial(self._streamed, done)) if streamed else left,  # type: ignore[arg-type]
+            iterable(partial(self._streamed, done, micro)) if streamed else left,  # type: ignore[arg-type]
             batch_size=None,
             num_workers=self.recipe.workers,
             multiprocessing_context="fork" if self.recipe.workers else None,  # The feed itself cannot be pickled.
-            collate_fn=_same if streamed else partial(self._prepare, plan),  # type: ignore[arg-type]
+            collate_fn=_same if streamed else partial(self._prepare, plan, micro),  # type: ignore[arg-type]
         )
         try:
             yield from loader
         except UserError as error:  # From a worker it comes with the worker's traceback, which ends in its one line.
             raise UserError(str(error).rstrip().rpartition("UserError: ")[2]) from error
 
-    def _streamed(self, done: int) -> Iterator[Step]:
+    def _streamed(self, done: int, micro: int | None) -> Iterator[Step]:
         """Steps from one window of a stream after the other, each window batched like the rows of an epoch."""
         assert isinstance(self.rows, Stream)
+        self.rows.notes.clear()  # It is read from its begin.
         number = 0
         for window, rows in enumerate(self.rows.windows(batching.GROUP * self.recipe.batch_size)):
             lengths = rows["length"][:]
@@ -71,7 +77,7 @@ class Feed:
                 if number == self.total_steps:
                     return
                 if number >= done:  # What a training that goes on has seen already is read, but not prepared.
-                    yield self._step(rows, number, step, window, ends_epoch=False)
+                    yield self._step(rows, number, step, window, micro, ends_epoch=False)
                 number += 1
         raise UserError("data.streaming=true: the stream has no row that can be trained on")
 
@@ -84,12 +90,14 @@ class Feed:
             for number, step in enumerate(steps, 1):
                 yield step, epoch, number == len(steps)
 
-    def _prepare(self, plan: list[tuple[list[int], int, bool]], number: int) -> Step:
+    def _prepare(self, plan: list[tuple[list[int], int, bool]], micro: int | None, number: int) -> Step:
         assert not isinstance(self.rows, Stream)
         rows, epoch, ends_epoch = plan[number]
-        return self._step(self.rows, number, rows, epoch, ends_epoch)
+        return self._step(self.rows, number, rows, epoch, micro, ends_epoch)
 
-    def _step(self, encoded: Dataset, number: int, rows: list[int], epoch: int, ends_epoch: bool) -> Step:
+    def _step(
+        self, encoded: Dataset, number: int, rows: list[int], epoch: int, micro: int | None, ends_epoch: bool
+    ) -> Step:
         import numpy as np
 
         table = encoded[rows]
@@ -99,7 +107,7 @@ class Feed:
         }
         lengths = {row: examples[row]["length"] for row in rows}
         whole = batching.sequences(rows, lengths, self.capacity)
-        mine = batching.share(whole, self.recipe.micro_batch_size, world.rank(), world.size())
+        mine = batching.share(whole, micro, world.rank(), world.size())
         # A process without sequences of its own joins in with the shortest one, at no weight.
         batches = [self.collate([[examples[row] for row in each] for each in part or whole[-1:]]) for part in mine]
         return Step(
@@ -107,6 +115,7 @@ class Feed:
             rows=rows,
             ends_epoch=ends_epoch,
             items=sum(example["items"] for example in examples.values()),
+            width=min(micro or len(whole), -(-len(whole) // world.size())),
             batches=batches,
             weights=[1.0 if part else 0.0 for part in mine],
             tokens=sum(examples[row].get("tokens", lengths[row]) for part in mine for each in part for row in each),

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from xp import world
+from xp import pulse, world
 
 
 @dataclass
@@ -20,6 +20,7 @@ class _Wish:
     process: int = 0
     signal: int = 0
     patient: bool = False
+    closes: bool = False
 
 
 _wish = _Wish()
@@ -48,7 +49,7 @@ def forwarding(processes: Sequence[int]) -> Iterator[None]:
 
 @contextmanager
 def _handled(handler: Callable[[int, Any], None]) -> Iterator[None]:
-    _wish.process, _wish.signal = os.getpid(), 0
+    _wish.process, _wish.signal, _wish.closes = os.getpid(), 0, False
     earlier = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
@@ -65,6 +66,11 @@ def patience() -> Iterator[None]:
         yield
     finally:
         _wish.patient = False
+
+
+def closing() -> None:
+    """From here on this process ends because another one cannot go on, and is not to be told so again."""
+    _wish.closes = True
 
 
 def asked() -> int:
@@ -89,6 +95,11 @@ def _heard(number: int, frame: object) -> None:
         if number == signal.SIGTERM and not _wish.patient:
             os._exit(128 + number)
         return
+    if said := pulse.verdict():  # Not a wish of somebody's: the run is ended, because another process cannot go on.
+        if _wish.closes:  # It knows already.
+            return
+        closing()
+        raise RuntimeError(said)
     first, _wish.signal = not _wish.signal, number
     if not (_wish.patient and first):
         leave(number)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from xp import batching, interrupt, world
-from xp.error import UserError
+from xp import batching, finite, interrupt, pulse, world
 from xp.feed import Feed
+from xp.memory import Portions
 from xp.step import Step, Window
 from xp.training import BY_METRIC, Training
 
@@ -52,11 +52,17 @@ class Job:
     """The deciding metric, without ``eval/``."""
 
     goal: Literal["min", "max"]
+    places: Callable[[list[int]], list[str]]
+    """Where encoded train rows come from, for a person to find them."""
+
     keep: Callable[[Job], None]
     """Puts the weights aside as the best so far."""
 
     save: Callable[[Job], None]
     """Writes a checkpoint of the step that was done."""
+
+    portions: Portions
+    """How much goes through the network at once."""
 
     settle: Callable[[], None]
     """Waits until what was saved is on disk, on every process."""
@@ -85,6 +91,7 @@ class Job:
     """The step of the newest checkpoint."""
 
     _followed: int = 0
+    _coming: Generator[Step] = field(init=False)
 
     @property
     def total_steps(self) -> int:
@@ -94,7 +101,16 @@ class Job:
     def steps(self) -> Iterator[Step]:
         """Every step from here to the end of the training."""
         self.network.train()
-        return self.feed.steps(self.step)
+        self._coming = self.feed.steps(self.step, self.portions.training)
+        while (step := next(self._coming, None)) is not None:
+            yield step
+
+    def again(self, step: Step) -> Step:
+        """The same step in smaller micro-batches, and so are those after it; a `UserError` if they cannot be."""
+        self.portions.less_training(step.number, step.width)
+        self._coming.close()
+        self._coming = self.feed.steps(self.step, self.portions.training)
+        return next(self._coming)
 
     def loss(self, network: nn.Module, step: Step, micro: int) -> Tensor:
         """A micro-batch's share of the step's mean loss, scaled so that the mean over processes is that loss.
@@ -105,6 +121,7 @@ class Job:
         import numpy as np
         import torch
 
+        pulse.beat()
         seed = batching.mixed(self.seed, step.number, micro, world.rank())
         torch.manual_seed(seed)
         np.random.seed(seed % 2**32)
@@ -122,6 +139,7 @@ class Job:
             grad_norm: length of the whole gradient before clipping.
             learning_rate: what the step was done with.
         """
+        pulse.beat()
         window = self.window
         window.loss = window.loss + losses * (step.items / world.size())
         window.items += step.items
@@ -136,21 +154,23 @@ class Job:
         evaluates = last or (step.ends_epoch if every is None else step.number % every == 0)
         if evaluates:
             paused = time.perf_counter()
-            self._check_finite()
+            finite.check(self.window, self.places, self.saved_step)
             self._evaluate()
             self.window.started += time.perf_counter() - paused
         self.done = self.done or last
         self.follow_length()
-        if evaluates or (self.recipe.save_every is not None and step.number % self.recipe.save_every == 0):
+        # A smaller micro-batch draws another dropout: the sooner a checkpoint knows of it, the less is done again.
+        every = self.recipe.save_every
+        if evaluates or self.portions.lessened or (every is not None and step.number % every == 0):
             self._save()
         self._leave()
 
     def _save(self) -> None:
         """A checkpoint, unless this step has one or none are wanted."""
         if self.recipe.save_total and self.saved_step != self.step:
-            self._check_finite()
+            finite.check(self.window, self.places, self.saved_step)
             self.save(self)
-            self.saved_step = self.step
+            self.saved_step, self.portions.lessened = self.step, False
 
     def _leave(self) -> None:
         """Where a signal asks for it: save, and leave; several processes agree on it where they wait anyway."""
@@ -165,30 +185,12 @@ class Job:
             self.settle()
             interrupt.leave(number)
 
-    def _check_finite(self) -> None:
-        """Raise at the first step since the last look whose loss or gradient is not finite.
-
-        note: reading the losses waits for the device; that is why it happens only where it is waited for anyway
-        """
-        losses = world.gather([(float(loss), float(norm)) for _, _, loss, norm in self.window.steps])
-        for at, (number, rows, _, _) in enumerate(self.window.steps):
-            loss, norm = sum(each[at][0] for each in losses), losses[0][at][1]
-            if not (math.isfinite(loss) and math.isfinite(norm)):
-                shown = ", ".join(map(str, rows[:8])) + (f" and {len(rows) - 8} more" if len(rows) > 8 else "")
-                kept = f"; the checkpoint of step {self.saved_step} is good" if self.saved_step else ""
-                raise UserError(
-                    f"training: loss {loss / world.size():g}, gradient norm {norm:g} at step {number}, "
-                    f"train rows {shown}{kept}; lower training.learning_rate, or set training.max_grad_norm, "
-                    "or use precision=fp32"
-                )
-        self.window.steps.clear()
-
     def _log(self, learning_rate: float) -> None:
         import torch
 
         window = self.window
         grad_norm = float(window.steps[-1][3])
-        self._check_finite()
+        finite.check(self.window, self.places, self.saved_step)
         self.window = Window()
         sums = torch.stack([torch.as_tensor(value, device=self.device, dtype=torch.float32)
                             for value in (window.loss, window.tokens, window.room)])  # fmt: skip

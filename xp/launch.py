@@ -7,12 +7,13 @@ import logging
 import os
 import re
 import secrets
+import sys
 import warnings
 from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xp import interrupt, lock, workers, world
+from xp import interrupt, lock, mishap, watch, workers, world
 from xp.comparison import Comparing, Origin
 from xp.error import UserError
 from xp.ledger import Claim
@@ -117,7 +118,7 @@ def start(
                 folder, claim = _begun(run, folder, origin, claim)
             # What "last" is, and what the settings were, may change between two looks: rank 0's count.
             values, name = world.agree((run.values(), str(folder)))
-            with lock.held(Path(name), lock.STARTER) if world.rank() == 0 else nullcontext():
+            with lock.held(Path(name), lock.STARTER) if world.rank() == 0 else nullcontext(), watch.beside():
                 return work(Run.parse(values), Path(name), parent)
         finally:
             world.leave()
@@ -191,10 +192,18 @@ def _tracked(run: Run, folder: Path, parent: Path | None) -> dict[str, Any]:
         status = "FINISHED"
     except Exception as failure:
         status, error = "FAILED", f"{type(failure).__name__}: {failure}"
-        raise
+        if isinstance(failure, UserError) or (said := mishap.explained(failure, run.command, folder)) is None:
+            raise
+        error = said
+        raise UserError(said) from failure
     finally:
-        tracker.artifact(folder / "run.yaml")  # It may have become longer.
-        tracker.close(status, error)  # type: ignore[arg-type]
+        try:
+            tracker.artifact(folder / "run.yaml")  # It may have become longer.
+            tracker.close(status, error)  # type: ignore[arg-type]
+        except (UserError, OSError) as trouble:  # A disk that is full, most of all: what it was first must be told.
+            if not error:
+                raise UserError(f"{folder}: its end cannot be journalled: {trouble}") from trouble
+            print(f"xp: {trouble}", file=sys.stderr)
     result["run_id"] = tracker.run_id
     report.result(run, result, tracker.run_id)
     return result

@@ -16,6 +16,7 @@ from xp.feed import Feed
 from xp.generation import Generation
 from xp.hardware import home
 from xp.job import Job
+from xp.memory import Portions
 from xp.metric import better
 from xp.model import Loaded, positions
 from xp.task import Encoded, Trainable
@@ -41,7 +42,9 @@ def prepare(
     writer: Writer | None,
     about: dict[str, Any],
     log: Callable[[dict[str, float], int], None],
+    tell: Callable[[str, dict[str, str]], None],
     found: Callable[[Evaluation], None],
+    places: Callable[[list[int]], list[str]],
 ) -> Job:
     """A training that is ready to start.
 
@@ -54,7 +57,9 @@ def prepare(
         writer: of its checkpoints; None on every process but the first.
         about: what a checkpoint is to say of the run.
         log: takes metrics by name and the optimizer step.
+        tell: takes news: a line, and tags for the tracked run.
         found: is told of every evaluation.
+        places: where encoded train rows come from.
 
     Raises:
         UserError: the recipe does not fit the network.
@@ -74,10 +79,13 @@ def prepare(
     optimizer = recipe.make_optimizer(network, device)
     metric = recipe.metric or task.scores[0]
 
+    auto = recipe.micro_batch_size == "auto"
+    micro = recipe.micro_batch_size if isinstance(recipe.micro_batch_size, int) else None
+    portions = Portions(auto, micro, recipe.evaluation_batch_size, tell)
+
     def evaluated() -> dict[str, float]:
-        size = recipe.evaluation_batch_size
         evaluation = evaluate(
-            task, network, held_out.rows, loaded.labels, processor, generation, size, device, autocast
+            task, network, held_out.rows, loaded.labels, processor, generation, portions, device, autocast
         )
         found(evaluation)
         return evaluation.scores
@@ -120,8 +128,10 @@ def prepare(
         log=log,
         metric=metric,
         goal=better(metric),
+        places=places,
         keep=keep,
         save=save,
+        portions=portions,
         settle=settle,
     )
 

@@ -207,8 +207,7 @@ FREE = re.compile(
     r"(tracking|choices|sweep)\b.*|runs_folder|cache|examples|imports|backend\.(name|processes)|"
     r"training\.(epochs|max_steps|save_every|save_total|workers|micro_batch_size|evaluation_batch_size)"
 )
-"""Settings that may differ when a run goes on: they change how long it is, where things are and what is held in memory
-at once, not its curve."""
+"""Settings that may differ when a run goes on: its length, places, and what is held in memory; not its curve."""
 
 
 def changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:

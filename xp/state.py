@@ -1,4 +1,17 @@
-"""State: what a checkpoint holds of a job, taken from it and given back, the same on every backend."""
+"""State: what a checkpoint holds of a job, taken from it and given back, the same on every backend.
+
+Held are the weights that train (of an adapter, its own), buffers, optimizer, schedule, the random states of every
+process, the step, the best metric and its step, early stopping, what was summed up since the last point of the curves,
+what was found to fit into memory, the precision, the frozen config and the fingerprints of the rows.
+
+Not held, because it follows from these:
+
+- the position in the data: the rows of a step are a function of rows, recipe, seed and the step's number;
+- a gradient scaler: there is none, for xp computes in fp32 or bf16, whose gradients need no scale;
+- the position of the tracker: the journal lies beside the checkpoints and knows what it holds, and what MLflow has of
+  it is asked of MLflow;
+- the trainer's and accelerate's own states: the job has its own on every backend, so that each goes on with another's.
+"""
 
 from __future__ import annotations
 
@@ -57,6 +70,7 @@ def capture(job: Job) -> tuple[Tensors, dict[str, Any]]:
         "tokens": window.tokens,
         "room": window.room,
         "random": _random(),
+        "evaluation": job.portions.evaluation,
     }
     everyone = world.gather(mine)
     if world.rank() != 0:
@@ -84,6 +98,7 @@ def capture(job: Job) -> tuple[Tensors, dict[str, Any]]:
         "evaluated_step": job.evaluated_step,
         "metrics": job.metrics,
         "notes": job.notes,
+        "portions": {"training": job.portions.training, "evaluation": [each["evaluation"] for each in everyone]},
         "optimizer": {"state": plain, "groups": state["param_groups"]},
         "schedule": job.schedule.state_dict(),
         "window": {
@@ -117,6 +132,7 @@ def restore(job: Job, found: Checkpoint) -> None:
     job.best, job.best_step, job.evaluated_step = state["best"], state["best_step"], state["evaluated_step"]
     job.metrics, job.notes = state["metrics"], state["notes"]
     job.saved_step, job.done = job.step, job.step == job.total_steps or job.out_of_patience
+    _take_portions(job, state["portions"])
     window = job.window
     parts = state["window"]["processes"]
     # Of other processes than these, the first takes the sums: they are added up over all of them anyway.
@@ -136,6 +152,15 @@ def restore(job: Job, found: Checkpoint) -> None:
         )
     window.items = state["window"]["items"]
     window.started = time.perf_counter() - state["window"]["seconds"]
+
+
+def _take_portions(job: Job, saved: dict[str, Any]) -> None:
+    """What was found to fit; what the recipe says itself counts more."""
+    if job.portions.auto:
+        job.portions.training = saved["training"]
+        sizes = saved["evaluation"]
+        found = sizes[world.rank()] if len(sizes) == world.size() else min(sizes)
+        job.portions.evaluation = min(job.portions.evaluation, found)
 
 
 _NOTHING = {"loss": 0.0, "tokens": 0, "room": 0}

@@ -24,6 +24,9 @@ class Step:
     items: int
     """Items of the whole step over all processes: what its loss is divided by."""
 
+    width: int
+    """Sequences of its largest micro-batch, the same on every process."""
+
     batches: list[dict[str, Tensor]]
     """This process's micro-batches, on the CPU."""
 

@@ -48,8 +48,9 @@ class Training(Settings):
     batch_size: PositiveInt
     """Rows of one optimizer step, over all processes."""
 
-    micro_batch_size: PositiveInt | None
-    """Sequences that one device holds at once; null: all of its share. Changes memory, not the curve."""
+    micro_batch_size: PositiveInt | Literal["auto"] | None
+    """Sequences that one device holds at once; null: all of its share; auto: that, and half of it wherever memory does
+    not suffice, in evaluations as well. Changes memory, not the curve."""
 
     evaluation_batch_size: PositiveInt
     """Rows that one device evaluates at once."""
@@ -117,6 +118,14 @@ class Training(Settings):
 
     save_dtype: Literal["float32", "bfloat16", "float16"] | None
     """Type of the weights in the saved folder; null saves them as they were trained."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _size(cls, values: Any) -> Any:
+        size = values.get("micro_batch_size") if isinstance(values, dict) else None
+        if size is not None and size != "auto" and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
+            raise ValueError(f"micro_batch_size={size}: it must be a whole number from 1 on, auto or null")
+        return values
 
     @model_validator(mode="after")
     def _one_length(self) -> Training:

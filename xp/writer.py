@@ -27,19 +27,23 @@ class Writer:
         """
         self.parent = parent
         self.keep = keep
-        for rest in (*parent.glob("*.part"), *parent.glob("*.old")):
-            shutil.rmtree(rest, ignore_errors=True)
-        for kind in (
-            checkpoint.STEP,
-            checkpoint.BEST,
-        ):  # A damaged one would count as the newest; best weights may not be the best again.
-            for step in checkpoint.steps(parent, kind):
-                if step > done:
-                    checkpoint.discard(checkpoint.path(parent, kind, step))
+        try:
+            self._clear(done)
+        except OSError as error:
+            raise UserError(f"{parent}: nothing can be written there: {error.strerror}; mend that first") from error
         self.failure: BaseException | None = None
         self._work: queue.Queue[Callable[[], None] | None] = queue.Queue(maxsize=1)
         self._thread = threading.Thread(target=self._run, name="checkpoint", daemon=True)
         self._thread.start()
+
+    def _clear(self, done: int) -> None:
+        for rest in (*self.parent.glob("*.part"), *self.parent.glob("*.old")):
+            shutil.rmtree(rest, ignore_errors=True)
+        # Of steps to come: a damaged one would count as the newest; best weights may not be the best again.
+        for kind in (checkpoint.STEP, checkpoint.BEST):
+            for step in checkpoint.steps(self.parent, kind):
+                if step > done:
+                    checkpoint.discard(checkpoint.path(self.parent, kind, step))
 
     def save(self, kind: str, step: int, tensors: Tensors, state: dict[str, Any]) -> None:
         """Have a checkpoint written; waits only while an earlier one is still waiting.

@@ -54,4 +54,8 @@ class ManyDevices:
     def step(self) -> None:
         """accelerate's optimizer step."""
         self.optimizer.step()
+        self.forget()
+
+    def forget(self) -> None:
+        """No gradients any more."""
         self.optimizer.zero_grad()

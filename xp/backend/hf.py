@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from xp.backend.base import Backend
+from xp.gradients import gradients
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+
     from xp.job import Job
 
 
@@ -41,10 +45,28 @@ class HuggingFace(Backend, name="hf"):
         trainer.train()
 
 
+class _Accumulating:
+    """Gradients by way of the Trainer's own accelerator."""
+
+    def __init__(self, accelerator: Any, network: nn.Module) -> None:
+        self.accelerator, self.network = accelerator, network
+
+    def accumulate(self, last: bool) -> AbstractContextManager[Any]:
+        """Hold gradients back until the last micro-batch."""
+        held: AbstractContextManager[Any] = self.accelerator.no_sync(self.network)
+        return nullcontext() if last else held
+
+    def backward(self, loss: Tensor) -> None:
+        """accelerate's backward."""
+        self.accelerator.backward(loss)
+
+    def forget(self) -> None:
+        """No gradients any more."""
+        self.network.zero_grad()
+
+
 def _trainer_class() -> Any:
     """The Trainer with its four seams taken by the job; made on demand because importing Trainer takes seconds."""
-    import contextlib
-
     import torch
     from torch.utils.data import IterableDataset
     from transformers import Trainer
@@ -68,16 +90,8 @@ def _trainer_class() -> Any:
 
         def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
             """Backward of each micro-batch; only the last one exchanges gradients between processes."""
-            losses = torch.zeros((), device=self.job.device)
-            last = len(inputs.batches) - 1
-            for micro in range(len(inputs.batches)):
-                held = self.accelerator.no_sync(model) if micro < last else contextlib.nullcontext()
-                with held:
-                    loss = self.job.loss(model, inputs, micro)
-                    self.accelerator.backward(loss)
-                losses += loss.detach()
-            self.now = inputs, losses
-            return losses
+            self.now = gradients(self.job, inputs, _Accumulating(self.accelerator, model))
+            return self.now[1]
 
         def floating_point_ops(self, inputs: Any) -> int:
             """Not counted."""

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
+
+from xp.gradients import Accumulating, gradients
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from xp.job import Job
 
 
-class Engine(Protocol):
+class Engine(Accumulating, Protocol):
     """The few things that differ between one device and many."""
-
-    network: nn.Module
-    """The network to call in training, wrapped if need be."""
-
-    def accumulate(self, last: bool) -> AbstractContextManager[Any]:
-        """Context of a micro-batch; only the last one of a step exchanges gradients."""
-
-    def backward(self, loss: Tensor) -> None:
-        """Add the loss's gradients to those of the weights."""
 
     def clip(self, most: float) -> Tensor:
         """Scale the gradients down to this length at most; gives their length before."""
@@ -32,16 +24,9 @@ class Engine(Protocol):
 
 def fit(job: Job, engine: Engine) -> None:
     """Train until the job is done: the whole of it, on one page."""
-    from torch import zeros
-
     most = job.recipe.max_grad_norm or float("inf")
-    for step in job.steps():
-        losses = zeros((), device=job.device)
-        for micro in range(len(step.batches)):
-            with engine.accumulate(last=micro == len(step.batches) - 1):
-                loss = job.loss(engine.network, step, micro)
-                engine.backward(loss)
-            losses += loss.detach()
+    for planned in job.steps():
+        step, losses = gradients(job, planned, engine)
         grad_norm = engine.clip(most)
         learning_rate = float(job.schedule.get_last_lr()[0])
         engine.step()

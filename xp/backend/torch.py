@@ -59,4 +59,8 @@ class OneDevice:
     def step(self) -> None:
         """Plain optimizer step."""
         self.optimizer.step()
+        self.forget()
+
+    def forget(self) -> None:
+        """No gradients any more."""
         self.optimizer.zero_grad()

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from xp.commands.closing import scores, show_findings
-from xp.commands.opening import choose_machine, describe_data, describe_model, encode, load, read
+from xp.commands.opening import choose_machine, describe_data, describe_model, encode, load, read, telling
 from xp.hardware import autocast
+from xp.memory import Portions
 from xp.model.placement import place
 from xp.report import Report
 from xp.run import Run
@@ -35,6 +36,8 @@ def evaluate(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[s
     describe_data(run, splits, tracker, report)
     held_out = encode(preparation, "eval", splits, loaded, tracker, report)
     tracker.opened()
+    auto = run.training.micro_batch_size == "auto"
+    portions = Portions(auto, None, run.training.evaluation_batch_size, telling(tracker, report))
     evaluated = evaluation.evaluate(
         task,
         place(loaded.network, device),
@@ -42,7 +45,7 @@ def evaluate(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[s
         loaded.labels,
         loaded.processor,
         run.generation,
-        run.training.evaluation_batch_size,
+        portions,
         device,
         partial(autocast, precision, device),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -42,6 +43,16 @@ def choose_machine(run: Run, tracker: Tracker, report: Report, before: str | Non
     tracker.params(dict(flattened(run.values())) | {"environment." + name: value for name, value in found.items()})
     tracker.tags({"xp.device": device.type, "xp.precision": precision})
     return device, precision
+
+
+def telling(tracker: Tracker, report: Report) -> Callable[[str, dict[str, str]], None]:
+    """What takes news of a run: a line for people, and tags for the tracked run."""
+
+    def tell(line: str, tags: dict[str, str]) -> None:
+        report.say(line)
+        tracker.tags(tags)
+
+    return tell
 
 
 def read(
@@ -206,6 +217,15 @@ def encode_both(
     else:
         encoded = encode(preparation, "train", splits, loaded, tracker, report)
     return encoded, encode(preparation, "eval", splits, loaded, tracker, report)
+
+
+def places(task: Trainable, splits: Splits, loaded: Loaded, encoded: Encoded, numbers: list[int]) -> list[str]:
+    """Where encoded train rows come from, for a person to find them."""
+    from xp.places import of_encoded
+
+    if not len(encoded.rows):  # Of a stream, nobody knows how many there are.
+        return [f"{number + 1} of its part of the stream" for number in numbers]
+    return of_encoded(task, splits, "train", loaded.processor, loaded.labels, len(encoded.rows), numbers)
 
 
 def describe_stream(job: Job, task: Trainable, tracker: Tracker, report: Report) -> None:

@@ -21,8 +21,10 @@ from xp.commands.opening import (
     label_names,
     load,
     machine,
+    places,
     read,
     sample,
+    telling,
 )
 from xp.hardware import autocast
 from xp.model import head
@@ -97,7 +99,9 @@ def train(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str,
         writer=writer,
         about=about,
         log=log,
+        tell=telling(tracker, report),
         found=latest.append,
+        places=partial(places, task, splits, loaded, encoded),
     )
     go_on(job, found, lengths, tracker, report)
     began = time.perf_counter()

@@ -206,7 +206,9 @@ def abandoned(folder: Path) -> bool:
     return about.get("host") == socket.gethostname() and not lives(about) and "status" not in last(folder)
 
 
-def abandon(folder: Path) -> bool:
+def abandon(
+    folder: Path, status: str = "KILLED", error: str = "its process is gone; nothing was heard from it"
+) -> bool:
     """Close the journal of a run whose process is gone without a word, at the time of its last one; False if it lives.
 
     It is closed in its journal; MLflow hears of it as of all the rest.
@@ -218,9 +220,8 @@ def abandon(folder: Path) -> bool:
         with journal.alone():
             if not abandoned(folder):
                 return False
-            error = "its process is gone; nothing was heard from it"
             heard = last(folder).get("time", int(time.time() * 1000))
-            journal.write(time=heard, status="KILLED", error=error)
+            journal.write(time=heard, status=status, error=error)
     finally:
         journal.close()
     return True
