@@ -12,7 +12,7 @@ from conftest import ROOT
 LAYERS = [
     {"secret", "world", "batching", "step"},  # import nothing of xp
     {"error"},
-    {"component", "metric", "findings", "cache", "hub", "interrupt", "lock"},
+    {"component", "metric", "findings", "cache", "hub", "interrupt", "lock", "adapter"},
     {"imports", "fault", "consent"},
     {"tracking", "hardware", "checkpoint"},
     {"model", "peft", "task", "data", "generation", "writer", "ledger"},
@@ -20,7 +20,7 @@ LAYERS = [
     {"features"},
     {"feed"},
     {"evaluation", "job", "prediction", "chat"},
-    {"state"},
+    {"state", "proof"},
     {"prepare", "backend"},
     {"run"},
     {"report", "show", "naming"},
