@@ -30,6 +30,8 @@ NEEDED = {
     "tracking/server": ["tracking.uri=http://x"],
     "data/hub": ["data.path=x"],
     "data/saved": ["data.path=x"],
+    "peft/any": ["peft.type=VERA"],
+    "peft/trainable_tokens": ["peft.options.token_indices=[3]"],
     "data/mixture": ["+data@data.sources.a=stdlib_code"],
 }
 

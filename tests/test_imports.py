@@ -19,9 +19,9 @@ from xp.peft import Peft
 class Biases(Peft, name="biases"):
     \"\"\"Train the biases and norms alone.\"\"\"
 
-    def apply(self, network, task_type, new):
+    def apply(self, network, purpose):
         for name, parameter in network.named_parameters():
-            parameter.requires_grad_(parameter.ndim == 1 or name in new)
+            parameter.requires_grad_(parameter.ndim == 1 or name in purpose.new)
         return network
 """
 

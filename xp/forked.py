@@ -32,7 +32,7 @@ PRELOAD = [
     "xp.prepare",
     "xp.report",
 ]
-PRELOAD_FOR = {"hf": ["transformers.trainer"], "accelerate": ["accelerate"], "lora": ["peft"]}
+PRELOAD_FOR = {"hf": ["transformers.trainer"], "accelerate": ["accelerate"], "lora": ["peft"], "any": ["peft"]}
 """Imported once, before the first job is forked; the second only where a job's backend or adapter needs it."""
 
 

@@ -245,5 +245,8 @@ def _quiet() -> None:
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     # peft 0.21 asks transformers 5.23 by an old name; nothing that a user could change.
     warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+    # Prefixes, as peft 0.21 gives them to transformers 5.24; and what it multiplies as sparse matrices.
+    warnings.filterwarnings("ignore", message="`past_key_values` is deprecated", category=FutureWarning)
+    warnings.filterwarnings("ignore", message="Sparse invariant checks are implicitly", category=UserWarning)
     # Of every spectrogram transformer that was trained on AudioSet; it is how they are.
     warnings.filterwarnings("ignore", message="At least one mel filter has all zero values", category=UserWarning)

@@ -14,18 +14,17 @@ from xp.error import UserError
 from xp.evaluation import Evaluation, evaluate
 from xp.feed import Feed
 from xp.generation import Generation
-from xp.hardware import home
 from xp.job import Job
 from xp.memory import Portions
 from xp.metric import better
 from xp.model import Loaded, positions
+from xp.proof import check_adapter, check_packing, sees_ahead
 from xp.task import Encoded, Trainable
 from xp.training import Training
 from xp.writer import Writer
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
 
 
 def prepare(
@@ -66,6 +65,8 @@ def prepare(
     """
     network, processor = loaded.network, loaded.processor
     packed = recipe.batching == "packed"
+    if hasattr(network, "peft_config"):
+        check_adapter(task, network, held_out, processor, device, autocast)
     if packed:
         check_packing(task, network, train, processor, device)
     if recipe.gradient_checkpointing:
@@ -157,59 +158,13 @@ def check_fit(task: Trainable, loaded: Loaded) -> None:
                 f"model.config.{name}={value}: layers that are left out at random cannot be trained in several "
                 f"processes, which wait for every weight's gradient; set model.config.{name}=0.0"
             )
-    if task.packable and _sees_ahead(loaded.network, len(loaded.processor)):
+    if task.packable and sees_ahead(loaded.network, len(loaded.processor)):
         raise UserError(
             f"task={task.name}: this model sees the tokens it is to predict, as encoders do; choose a decoder, "
             "or give model.config.is_decoder=true where the architecture has it"
         )
-    if task.two_sided and not _sees_ahead(loaded.network, len(loaded.processor)):
+    if task.two_sided and not sees_ahead(loaded.network, len(loaded.processor)):
         raise UserError(
             f"task={task.name}: this model does not see the tokens after a hidden one, as decoders do not; choose an "
             "encoder, or task=causal_lm"
-        )
-
-
-def _sees_ahead(network: nn.Module, vocabulary: int) -> bool:
-    """Whether the last token of a sequence changes what the network says before it."""
-    import torch
-
-    network.eval()
-    tokens = torch.arange(3, 11, device=home(network))[None] % vocabulary
-    other = tokens.clone()
-    other[0, -1] = (other[0, -1] + 1) % vocabulary
-    with torch.inference_mode():
-        first, second = (network(input_ids=each).logits[:, :-1].float() for each in (tokens, other))
-    return bool((first - second).abs().max() > 1e-3 * first.std())
-
-
-def check_packing(task: Trainable, network: nn.Module, train: Encoded, processor: Any, device: torch.device) -> None:
-    """Prove on two rows that the network keeps packed rows apart; not every architecture does.
-
-    Raises:
-        UserError: the second of two packed rows gets other logits than it gets alone.
-    """
-    import torch
-
-    half = max(2, (task.longest or 2) // 2)
-    rows = [row | {"input_ids": row["input_ids"][:half]} for row in train.rows.select(range(min(2, len(train.rows))))]
-    second = len(rows[-1]["input_ids"])
-    network.eval()
-
-    def logits(examples: list[dict[str, Any]]) -> torch.Tensor:
-        batch = {
-            name: value.to(device) for name, value in task.collate([examples], processor).items() if name != "labels"
-        }
-        found: torch.Tensor = network(**batch).logits[0, -second:].float()
-        return found
-
-    with torch.inference_mode():
-        alone = logits(rows[-1:])
-        try:
-            apart = (logits(rows) - alone).abs().max() <= 1e-2 * alone.std()
-        except (TypeError, ValueError, RuntimeError, IndexError):
-            apart = torch.tensor(False)  # It takes no positions, or no mask of this shape.
-    if not apart:
-        raise UserError(
-            "training.batching=packed: this model does not keep rows apart that share a sequence; "
-            "use training.batching=length"
         )

@@ -102,6 +102,8 @@ def load(run: Run, task: Trainable, precision: str, labels: list[str], train: Da
     # Weights that train are float32; frozen ones may stay as they are stored, if bf16 is what computes.
     dtype: torch.dtype | Literal["auto"] = torch.float32 if in_full or precision == "fp32" else "auto"
     loaded = run.model.load(wish(run, task, dtype, labels, train, precision))
+    for line in loaded.notes:
+        report.say(line)
     for line in task.equip(loaded.processor, loaded.network, adapted=not in_full):
         report.say(line)
     return loaded

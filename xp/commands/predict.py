@@ -46,7 +46,7 @@ def predict(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[st
     describe_model(loaded, tracker, report)
     source = {name: getattr(run.model, name) for name in ("revision", "trust_remote_code") if hasattr(run.model, name)}
     made = predictor.make(run.task, loaded, source, run.generation, device)
-    for line in made.notes:
+    for line in (*loaded.notes, *made.notes):
         report.say(line)
     tracker.opened()
 

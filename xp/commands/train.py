@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from xp import checkpoint, interrupt, world
 from xp.checkpoint import BEST
+from xp.commands.adapting import Adapting
 from xp.commands.closing import save_model, scores, show_findings
 from xp.commands.going_on import begin, check_same, go_on, newest
 from xp.commands.opening import (
@@ -19,25 +20,19 @@ from xp.commands.opening import (
     describe_stream,
     encode_both,
     label_names,
-    load,
-    machine,
     places,
     read,
     sample,
     telling,
 )
 from xp.hardware import autocast
-from xp.model import head
-from xp.model.quantization import check_trained
+from xp.peft import count
 from xp.report import Report
 from xp.run import Run
-from xp.task import Trainable
 from xp.tracking import Tracker
 from xp.writer import Writer
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
     from xp.evaluation import Evaluation
     from xp.job import Job
     from xp.model import Loaded
@@ -49,13 +44,13 @@ def train(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str,
     Returns:
         What goes to ``result.json``: ``objective``, ``metrics``, ``baseline``, sizes, times and places.
     """
-    from xp.peft import count
     from xp.prepare import check_fit, prepare
 
     started = time.perf_counter()
     kept = folder / checkpoint.FOLDER
     found = newest(kept, report)
     device, precision = choose_machine(run, tracker, report, None if found is None else found.state["precision"])
+    adapting = Adapting(run, report)
     task, splits, preparation = read(run, report, True, tracker)
     assert splits.train is not None
     labels = label_names(run, task, splits)
@@ -65,11 +60,12 @@ def train(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str,
     if found is not None:
         check_same(about, found.state, folder)
 
-    loaded = load(run, task, precision, labels, sample(run, preparation, splits), report)
+    loaded = adapting.load(task, precision, labels, sample(run, preparation, splits))
     describe_model(loaded, tracker, report)
     check_fit(task, loaded)
     encoded, held_out = encode_both(run, preparation, splits, loaded, tracker, report)
-    loaded.network = _with_adapter(run, loaded, folder, precision).to(device)
+    total = run.training.total_steps(len(encoded.rows))
+    loaded.network = adapting.adapted(task, loaded, folder, total, precision).to(device)
     trained, weights = count(loaded.network)
     report.model(run, loaded, trained, weights)
 
@@ -78,7 +74,6 @@ def train(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str,
         report.point(metrics, step)
 
     tracker.opened()
-    total = run.training.total_steps(len(encoded.rows))
     lengths = begin(run, folder, total, found, tracker, report)
     report.start(total)
     latest: deque[Evaluation] = deque(maxlen=1)
@@ -153,20 +148,3 @@ def _best(job: Job, loaded: Loaded, kept: Path, report: Report) -> dict[str, flo
     take_weights(loaded.network, best.tensors("weights"))
     report.say(f"kept the weights of step {job.best_step}")
     return job.evaluate()
-
-
-def _with_adapter(run: Run, loaded: Loaded, folder: Path, precision: str) -> PreTrainedModel:
-    """The network, its weights to train marked; an adapter's random base is saved, for it is nowhere else."""
-    if run.model.name == "scratch" and run.peft.name != "none":
-        base = folder / "base"
-        loaded.network.name_or_path = str(base.absolute())
-        if world.rank() == 0:
-            loaded.network.save_pretrained(base)
-            loaded.processor.save_pretrained(base)
-    assert isinstance(run.task, Trainable)
-    new = [] if run.model.name == "scratch" else loaded.new
-    if run.task.peft_type is None and loaded.labels:  # Then peft knows of no head that is to be trained in full.
-        new = sorted({*new, *head(loaded.network)})
-    network = run.peft.apply(loaded.network, run.task.peft_type, new)
-    check_trained(network, machine(run, precision)["computes_in"])
-    return network

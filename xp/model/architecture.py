@@ -43,6 +43,11 @@ def on_meta(auto: Any, config: PretrainedConfig, trust_remote_code: bool) -> Pre
         return auto._from_config(config)
 
 
+def label_names(config: PretrainedConfig) -> list[str]:
+    """Names of a model's labels in the order of their ids."""
+    return [name for _, name in sorted((config.id2label or {}).items())]
+
+
 def renamed_base(prefix: str, report: dict[str, Any]) -> dict[str, str]:
     """What to rename where a network expects the base model's weights under another name than they are stored.
 

@@ -40,6 +40,9 @@ class Loaded:
     footprint: Footprint | None = None
     """What its weights take in memory, where they are quantized."""
 
+    notes: list[str] = field(default_factory=list)
+    """What a person should know of how it was loaded, a line each."""
+
 
 @dataclass(frozen=True)
 class Described:
@@ -127,6 +130,14 @@ class Model(Component):
         Raises:
             UserError: no such model, an unknown config value, or a model that cannot do the task.
         """
+
+    def skeleton(self, wish: Wish) -> Callable[[], PreTrainedModel] | None:
+        """Makes the network that `load` gives, on torch's meta device; None where `load` reads none, or an adapter.
+
+        Raises:
+            UserError: as `describe`.
+        """
+        return None
 
     def _dtype(self, wish: Wish) -> torch.dtype | Literal["auto"]:
         import torch

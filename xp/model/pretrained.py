@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import model_validator
 
-from xp import hub
+from xp import adapter, hub
+from xp.adapter.folder import Folder, check_sizes, where
 from xp.error import UserError, nearest
 from xp.model import footprint, placement, quantization, stored
-from xp.model.architecture import able, on_meta, renamed_base, renewed_head
+from xp.model.architecture import able, label_names, on_meta, renamed_base, renewed_head
 from xp.model.base import Described, Loaded, Model, Wish, loading, nameless
 from xp.model.processor import load_processor
 from xp.model.tokenizer import settle_pad
@@ -50,6 +52,9 @@ class Pretrained(Model, name="pretrained"):
     offload_folder: str | None
     """Where ``device_map`` writes parts for the disk that are not in safetensors files already."""
 
+    base: str | None
+    """What the adapter in ``path`` is on, where that is not (or no longer) what the adapter says itself."""
+
     @model_validator(mode="after")
     def _fits_together(self) -> Pretrained:
         quantization.check(self.quantization, self.quantization_options, self.device_map)
@@ -59,13 +64,32 @@ class Pretrained(Model, name="pretrained"):
     def describe(self, wish: Wish) -> Described:
         """Config, labels and tokenizer; those of an adapter folder are its own where it has some, else its base's."""
         path = self._folder(wish)
-        if not Path(path, "adapter_config.json").is_file() or Path(path, "config.json").is_file():
+        if not adapter.is_adapter(path):
             return self._describe(path, wish)
-        from peft import PeftConfig
+        folder = adapter.read(path, f"model.path={self.path}")
+        return self._describe(path if folder.has_config else self._base(folder, wish), wish)
 
-        with loading(self.path):
-            base = str(PeftConfig.from_pretrained(path).base_model_name_or_path)
-        return self._describe(base, wish)
+    def skeleton(self, wish: Wish) -> Callable[[], PreTrainedModel] | None:
+        """Makes the network from its config alone."""
+        import transformers
+
+        path = self._folder(wish)
+        if adapter.is_adapter(path):
+            return None
+        config = self._describe(path, wish).config
+        auto_class = able(wish.auto_class, config)
+
+        def make() -> PreTrainedModel:
+            with loading(self.path, auto_class, self.revision):
+                return on_meta(getattr(transformers, auto_class), config, self.trust_remote_code)
+
+        return make
+
+    def _base(self, folder: Folder, wish: Wish) -> str:
+        base = where(folder, wish.locate(self.base) if self.base else None)
+        if not os.path.isdir(base):
+            hub.settle()
+        return base
 
     def _folder(self, wish: Wish) -> str:
         """Where the model is: a folder, or a repository of the hub."""
@@ -82,40 +106,39 @@ class Pretrained(Model, name="pretrained"):
     def load(self, wish: Wish) -> Loaded:
         """Load weights, config and tokenizer; an adapter folder comes with its base."""
         path = self._folder(wish)
-        adapter = Path(path) / "adapter_config.json"
-        if not adapter.is_file():
+        if not adapter.is_adapter(path):
+            if self.base is not None:
+                raise UserError(f"model.base={self.base}: model.path={self.path} is no adapter, and has no base")
             return self._load(path, path, wish)
-        from peft import PeftConfig, PeftModel
-
-        with loading(self.path):
-            config = PeftConfig.from_pretrained(path)
-        if config.task_type not in (None, wish.peft_type):
+        folder = adapter.read(path, f"model.path={self.path}")
+        if folder.task_type not in (None, wish.peft_type):
             raise UserError(
-                f"model.path={self.path}: this adapter is for {config.task_type}, the task for {wish.peft_type}"
+                f"model.path={self.path}: this adapter is for {folder.task_type}, the task for {wish.peft_type}"
             )
-        base = str(config.base_model_name_or_path)
-        described = path if Path(path, "config.json").is_file() else base
-        trained = tuple(config.modules_to_save or ())
-        loaded = self._load(base, described, replace(wish, kept=(*wish.kept, *trained)))
+        base = self._base(folder, wish)
+        described = path if folder.has_config else base
+        if base != described:
+            with loading(self.path):
+                check_sizes(folder, self.config, *(self._config(each) for each in (described, base)))
+        loaded = self._load(base, described, replace(wish, kept=(*wish.kept, *folder.kept)))
         if wish.train and wish.labels and loaded.labels != self._known_labels(described):
             raise UserError(
                 f"model.path={self.path}: this adapter answers {', '.join(self._known_labels(described))}; "
                 f"the training rows have {', '.join(wish.labels)}. Train on such rows, or start from {base}"
             )
         placement.check_adaptable(loaded.network, self.path, base)
-        with loading(self.path):
-            loaded.network = PeftModel.from_pretrained(loaded.network, path, is_trainable=wish.train)
-        lost = [
-            name
-            for name in loaded.new
-            if not any(module in name.split(".") or name.startswith(module) for module in trained)
-        ]
-        if lost:
+        loaded.network = adapter.put_on(loaded.network, folder, wish.train, loaded.notes)
+        if lost := [name for name in loaded.new if not folder.holds(name)]:
             raise UserError(
                 f"model.path={self.path}: neither the adapter nor its base {base} has weights for {lost[0]}"
             )
         loaded.new = []
         return loaded
+
+    def _config(self, path: str) -> PretrainedConfig:
+        import transformers
+
+        return transformers.AutoConfig.from_pretrained(path, **self._source)
 
     @property
     def _source(self) -> dict[str, Any]:
@@ -126,7 +149,7 @@ class Pretrained(Model, name="pretrained"):
         import transformers
 
         with loading(self.path, revision=self.revision):
-            described = transformers.AutoConfig.from_pretrained(path, **self._source)
+            described = self._config(path)
         self._check_config(described)
         labels = self._labels(described, wish)
         values = wish.config(labels) | self.config
@@ -214,7 +237,7 @@ class Pretrained(Model, name="pretrained"):
 
     def _labels(self, config: PretrainedConfig, wish: Wish) -> list[str]:
         """The model's own labels, where they are those of the rows (or of no rows); else those of the rows."""
-        own = _label_names(config)
+        own = label_names(config)
         if "id2label" not in wish.config([]):  # The task has no classes.
             return []
         if not wish.train or not wish.labels or sorted(own) == sorted(wish.labels):
@@ -222,11 +245,5 @@ class Pretrained(Model, name="pretrained"):
         return wish.labels
 
     def _known_labels(self, path: str) -> list[str]:
-        import transformers
-
         with loading(self.path):
-            return _label_names(transformers.AutoConfig.from_pretrained(path, **self._source))
-
-
-def _label_names(config: PretrainedConfig) -> list[str]:
-    return [name for _, name in sorted((config.id2label or {}).items())]
+            return label_names(self._config(path))

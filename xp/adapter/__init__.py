@@ -1,0 +1,7 @@
+"""Adapters as they lie in folders: what one says of itself, checked before it is believed, and put on a network."""
+
+from xp.adapter.folder import Folder, is_adapter, read
+from xp.adapter.loading import put_on, put_on_another
+from xp.adapter.surroundings import surround
+
+__all__ = ["Folder", "is_adapter", "put_on", "put_on_another", "read", "surround"]

@@ -1,0 +1,105 @@
+"""Adapters in folders put on a network, the first as the network's only one, others beside it."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from xp.adapter.folder import Folder
+from xp.adapter.surroundings import surround
+from xp.error import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+HARMLESS = re.compile(
+    "fan_in_fan_out is set to|`is_gradient_checkpointing` is deprecated|Failed to load the CUDA extension"
+    "|Unsupported layer type|Detected that the base layer has no bias term|Sparse invariant checks"
+    "|lora with eva initialization|The PEFT config's `base_model_name_or_path` was renamed"
+)
+"""Beginnings of peft's warnings that tell a user nothing: what it has set right itself, or does on every such layer."""
+
+RESTORED = ("PROMPT_TUNING", "PREFIX_TUNING", "CARTRIDGE")
+"""Methods of virtual tokens whose folder holds what was trained, and not only what came of it."""
+
+
+def put_on(network: PreTrainedModel, folder: Folder, trainable: bool, notes: list[str]) -> PreTrainedModel:
+    """The network with an adapter, called ``default``.
+
+    Args:
+        network: its base.
+        folder: where it is.
+        trainable: whether it will be trained further.
+        notes: gets what peft says of it.
+
+    Raises:
+        UserError: the network is not its base, or it cannot be trained further.
+    """
+    from peft import PeftModel
+
+    virtual = "num_virtual_tokens" in folder.values
+    with explained(folder, network, notes):
+        adapted = PeftModel.from_pretrained(network, folder.path, is_trainable=trainable and not virtual)
+    if trainable and virtual:
+        _trainable(adapted, folder)
+    return surround(adapted)
+
+
+def put_on_another(network: Any, folder: Folder, name: str, notes: list[str]) -> None:
+    """Put one more adapter on a network that has one, frozen and not active.
+
+    Raises:
+        UserError: it is of another method, or for another base.
+    """
+    with explained(folder, network, notes):
+        network.load_adapter(folder.path, name)
+
+
+def _trainable(network: Any, folder: Folder) -> None:
+    """Let virtual tokens be trained further, which peft does by itself for no such adapter."""
+    from peft.utils import ModulesToSaveWrapper
+
+    if folder.kind not in RESTORED or folder.values.get("prefix_projection"):
+        raise UserError(
+            f"{folder.key}: an adapter of {folder.kind} cannot be trained further: its folder has the virtual tokens, "
+            "and not the network that made them; start from its base"
+        )
+    network.active_peft_config.inference_mode = False
+    network.prompt_encoder.requires_grad_(True)
+    for part in network.modules():
+        if isinstance(part, ModulesToSaveWrapper):
+            part.modules_to_save.requires_grad_(True)
+
+
+@contextmanager
+def explained(folder: Folder, network: Any, notes: list[str]) -> Iterator[None]:
+    """Turns what peft raises, or warns of, on an adapter that does not fit into a `UserError`; keeps other warnings."""
+    base = getattr(network, "name_or_path", "") or "this model"
+    other = f"it was trained on another base than {base}"
+    give = "give model.base=<the one that it was trained on>"
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            yield
+    except UserError:
+        raise
+    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, OSError, ImportError) as error:
+        said = " ".join(str(error).split())
+        size = re.search(r"size mismatch for (\S+): .*? shape torch.Size\((.*?)\) .*?torch.Size\((.*?)\)", said)
+        if size:
+            name = size[1].removeprefix("base_model.model.")
+            raise UserError(f"{folder.key}: {other}: {name} is {size[2]} there, {size[3]} here; {give}") from error
+        if "not found in the base model" in said:
+            raise UserError(f"{folder.key}: {other}, which has none of its layers; {give}") from error
+        raise UserError(f"{folder.key}: the {folder.kind} adapter cannot be loaded: {said[:300]}") from error
+    for line in (" ".join(str(each.message).split()) for each in caught):
+        if line.startswith("Found missing adapter keys"):
+            lost = re.search(r"\['([^']+)'", line)
+            raise UserError(
+                f"{folder.key}: the adapter has no weights for {lost[1] if lost else line}; {other}; {give}"
+            )
+        if not HARMLESS.match(line):
+            notes.append(f"peft: {line}")

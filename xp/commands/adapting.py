@@ -1,0 +1,74 @@
+"""From a network to what is trained of it: the adapter is planned before any weights are read, and put on after."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from xp import world
+from xp.commands.opening import load, machine, wish
+from xp.model import head
+from xp.model.quantization import check_trained
+from xp.peft import Purpose
+from xp.report import Report
+from xp.run import Run
+from xp.task import Trainable
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedModel
+
+    from xp.model import Loaded
+
+
+class Adapting:
+    """The adapter of a training; its settings are checked by peft when it is made."""
+
+    def __init__(self, run: Run, report: Report) -> None:
+        self.run, self.report = run, report
+        self.told: set[str] = set()
+        assert isinstance(run.task, Trainable)
+        run.peft.check(Purpose(run.task.peft_type, steps=run.training.max_steps or 0))
+
+    def load(self, task: Trainable, precision: str, labels: list[str], train: Dataset) -> Loaded:
+        """The model; which of its layers will be adapted is told, or refused, before any weights are read.
+
+        Raises:
+            UserError: the settings fit no layer of this network.
+        """
+        run = self.run
+        if run.peft.name != "none":
+            skeleton = run.model.skeleton(wish(run, task, "auto", labels, train, precision))
+            if skeleton is not None:
+                run.peft.plan(skeleton, Purpose(task.peft_type, say=self._say))
+        return load(run, task, precision, labels, train, self.report)
+
+    def adapted(self, task: Trainable, loaded: Loaded, folder: Path, steps: int, precision: str) -> PreTrainedModel:
+        """The network, its weights to train marked; an adapter's random base is saved, for it is nowhere else.
+
+        Args:
+            task: what it will be trained for.
+            loaded: the network, and which of its weights are new.
+            folder: the run's folder.
+            steps: optimizer steps of the training.
+            precision: what it computes in.
+        """
+        run = self.run
+        if run.model.name == "scratch" and run.peft.name != "none":
+            base = folder / "base"
+            loaded.network.name_or_path = str(base.absolute())
+            if world.rank() == 0:
+                loaded.network.save_pretrained(base)
+                loaded.processor.save_pretrained(base)
+        new = [] if run.model.name == "scratch" else loaded.new
+        if task.peft_type is None and loaded.labels:  # Then peft knows of no head that is to be trained in full.
+            new = sorted({*new, *head(loaded.network)})
+        network = run.peft.apply(loaded.network, Purpose(task.peft_type, new, steps, say=self._say))
+        check_trained(network, machine(run, precision)["computes_in"])
+        return network
+
+    def _say(self, line: str) -> None:
+        """Once: what is said of the plan is said of the network only where it differs."""
+        if line not in self.told:
+            self.told.add(line)
+            self.report.say(line)

@@ -1,0 +1,78 @@
+"""What the installed peft knows, read from its source: importing it takes seconds, and a typing error should not."""
+
+from __future__ import annotations
+
+import ast
+import re
+from functools import cache
+from pathlib import Path
+
+from xp.adapter.folder import UNSUPPORTED, methods, source
+from xp.error import nearest
+
+OURS = {"task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision"}
+"""Options of every method that xp fills in."""
+
+CLOSED = {"inference_mode", "megatron_config", "megatron_core", "runtime_config", "tokenizer_kwargs"}
+"""Options that decide what is imported or downloaded, or nothing that is kept."""
+
+
+@cache
+def options(kind: str) -> frozenset[str]:
+    """The options that a method's configuration class has."""
+    folder = source() / "tuners" / kind.lower()
+    name = re.search(r"config_cls=(\w+)", (folder / "__init__.py").read_text())
+    assert name is not None
+    return frozenset(_fields(name[1], folder / "config.py"))
+
+
+def _fields(name: str, file: Path) -> set[str]:
+    """The fields of a dataclass and of the classes that it derives from."""
+    body = re.search(rf"^class {name}\b.*?(?=^class |^@|\Z)", file.read_text(), re.DOTALL | re.MULTILINE)
+    if body is None:
+        tuners = source() / "tuners"
+        files = [source() / "config.py", *tuners.glob("*/config.py"), *tuners.glob("*.py")]
+        others = [each for each in files if re.search(rf"^class {name}\b", each.read_text(), re.MULTILINE)]
+        return _fields(name, others[0]) if others else set()
+    (node,) = [each for each in ast.parse(body[0]).body if isinstance(each, ast.ClassDef)]
+    own = {
+        each.target.id for each in node.body if isinstance(each, ast.AnnAssign) and isinstance(each.target, ast.Name)
+    }
+    bases = [each.id for each in node.bases if isinstance(each, ast.Name) and each.id != "PushToHubMixin"]
+    return own.union(*(_fields(base, file) for base in bases))
+
+
+def check_type(kind: str) -> str:
+    """A method's name as peft spells it.
+
+    Raises:
+        ValueError: the installed peft has no such method (says the nearest).
+    """
+    spelled = kind.upper().replace("-", "_")
+    if spelled not in methods():
+        raise ValueError(f"type={kind}: the installed peft has no such method.{nearest(spelled, methods())}")
+    if spelled in UNSUPPORTED:
+        raise ValueError(f"type={kind}: such an adapter {UNSUPPORTED[spelled]}")
+    return spelled
+
+
+def check_options(kind: str, given: set[str], settings: dict[str, str]) -> None:
+    """Refuse options that a method does not have, or that something else says.
+
+    Args:
+        kind: the method, as peft spells it.
+        given: names of the options.
+        settings: options that have a setting of their own, and its name.
+
+    Raises:
+        ValueError: one of them cannot be given (says what to do).
+    """
+    known = options(kind)
+    for name in sorted(given):
+        if name not in known:
+            there = sorted(known - OURS - CLOSED - set(settings))
+            raise ValueError(f"options.{name}: peft's {kind} has no such option.{nearest(name, there)}")
+        if name in settings:
+            raise ValueError(f"options.{name}: peft.{settings[name]} says that")
+        if name in OURS | CLOSED:
+            raise ValueError(f"options.{name}: xp decides that itself; leave it out")

@@ -1,0 +1,214 @@
+"""Method: one of peft's methods with its options, from its configuration class to the adapted network."""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, is_dataclass
+from typing import TYPE_CHECKING, Any
+
+from xp.adapter import surround
+from xp.adapter.loading import HARMLESS
+from xp.error import UserError, nearest
+from xp.peft import known, layers
+from xp.peft.base import Purpose, trained_in_float32
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from peft import PeftConfig
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method of peft, and what was set of it."""
+
+    kind: str
+    """As peft spells it."""
+
+    target_modules: str | list[str] | None
+    """Layers to adapt; None leaves it to peft, which knows those of many architectures."""
+
+    modules_to_save: list[str]
+    """Layers to train and save in full beside it."""
+
+    options: dict[str, Any]
+    """Fields of the method's configuration class."""
+
+    settings: dict[str, str] = field(default_factory=dict)
+    """Those options that have a setting of their own, and its name."""
+
+    def setting(self, option: str) -> str:
+        """What the command line calls an option."""
+        return f"peft.{self.settings.get(option, f'options.{option}')}"
+
+    def check(self, purpose: Purpose) -> None:
+        """Have peft check the options.
+
+        Raises:
+            UserError: a value has the wrong type, or the method's own rules refuse it.
+        """
+        self._config(purpose)
+
+    def plan(self, skeleton: Callable[[], PreTrainedModel], purpose: Purpose) -> None:
+        """Tell which layers it will adapt, found on a network without weights.
+
+        Raises:
+            UserError: none, or the method does not take this architecture or task.
+        """
+        import torch
+
+        config = self._config(purpose)
+        if getattr(config, "init_lora_weights", None) is not None:
+            config.init_lora_weights = True  # The others look at the weights.
+        with torch.device("meta"):
+            network = skeleton()
+            try:
+                adapted, _ = self._adapted(network, config, empty=True)
+            except (NotImplementedError, RuntimeError):  # It looks at the weights; LoRA of the same layers does not.
+                network = skeleton()
+                targets = self.target_modules or layers.usual(self.kind, network)
+                stand_in = Method("LORA", targets, self.modules_to_save, {})
+                adapted, _ = stand_in._adapted(network, stand_in._config(purpose), empty=True)
+        purpose.say(layers.told(self.kind, adapted))
+
+    def apply(self, network: PreTrainedModel, purpose: Purpose) -> PreTrainedModel:
+        """The network with a new adapter, or the one that it came with; what is trained of it is float32.
+
+        Raises:
+            UserError: the settings do not fit the network or its adapter.
+        """
+        if hasattr(network, "peft_config"):
+            return self._further(network)
+        config = self._config(purpose, layers.heads(network, purpose))
+        adapted, lines = self._adapted(network, config)
+        for line in lines:
+            purpose.say(line)
+        purpose.say(layers.told(self.kind, adapted))
+        if saved := layers.saved(adapted, purpose.new):
+            purpose.say(saved)
+        return trained_in_float32(surround(adapted))
+
+    def _further(self, network: PreTrainedModel) -> PreTrainedModel:
+        """The adapter that the network came with, if it is one of these settings."""
+        there: Any = network.active_peft_config
+        kind = str(getattr(there.peft_type, "value", there.peft_type))
+        if kind != self.kind:
+            raise UserError(
+                f"peft: this is {self.kind}, and model.path has an adapter of {kind}; give peft.type={kind} to train "
+                "it further, or peft=none to merge it"
+            )
+        given: dict[str, Any] = dict(self.options)
+        if isinstance(self.target_modules, list):
+            given["target_modules"] = self.target_modules
+        for name, wanted in given.items():
+            value = getattr(there, name)
+            value = sorted(value) if isinstance(value, (set, frozenset)) else value
+            if json.loads(json.dumps(value, default=str)) != (sorted(wanted) if isinstance(wanted, list) else wanted):
+                key = "peft.target_modules" if name == "target_modules" else self.setting(name)
+                raise UserError(
+                    f"{key}={wanted}: the adapter in model.path has {value}; "
+                    "give the same to train it further, or peft=none to merge it and train all weights"
+                )
+        return trained_in_float32(network)
+
+    def _config(self, purpose: Purpose, heads: list[str] | None = None) -> PeftConfig:
+        from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+
+        made = PEFT_TYPE_TO_CONFIG_MAPPING[self.kind]
+        there = known.options(self.kind)
+        values = self._typed(made)
+        if self.target_modules is not None:
+            values["target_modules"] = self.target_modules
+        if heads and self.target_modules == "all-linear" and "exclude_modules" in there:
+            given = values.get("exclude_modules") or []
+            if isinstance(given, str):
+                raise UserError(
+                    f"peft.options.exclude_modules={given}: a regular expression does not go with all-linear and a new "
+                    f"head; give a list of names"
+                )
+            values["exclude_modules"] = [*given, *heads]
+        saved = sorted({*self.modules_to_save, *(name.rpartition(".")[0] for name in purpose.new)})
+        if saved and "modules_to_save" not in there:
+            raise UserError(
+                f"peft: {self.kind} trains no layers in full, and {', '.join(saved)} would have to be; take another one"
+            )
+        if saved:
+            values["modules_to_save"] = saved
+        if "total_step" in there:
+            values["total_step"] = purpose.steps or 1 << 30  # Until the rows are counted.
+        if "progressbar" in there:
+            values.setdefault("progressbar", False)
+        with warnings.catch_warnings(record=True) as caught, self._explained():
+            warnings.simplefilter("always")
+            config = made(task_type=purpose.task_type, **values)
+        for line in _told(caught):
+            purpose.say(line)
+        return config
+
+    def _typed(self, made: type[PeftConfig]) -> dict[str, Any]:
+        """The options as the configuration class annotates them."""
+        from typing import get_type_hints
+
+        from pydantic import TypeAdapter, ValidationError
+        from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
+
+        hints, values = get_type_hints(made), dict(self.options)
+        for name, value in self.options.items():
+            if re.fullmatch(r"pissa_niter_\d+", str(value)) and name == "init_lora_weights":
+                continue
+            try:
+                checked = TypeAdapter(hints[name]).validate_json(json.dumps(value), strict=True)
+            except (PydanticSchemaGenerationError, PydanticUserError):  # A type of peft's own; its class looks at it.
+                continue
+            except ValidationError as error:
+                rules = sorted({each["msg"].replace("Input should be ", "") for each in error.errors()})
+                words = re.findall(r"'([^']*)'", " ".join(rules))
+                hint = nearest(value, words) if isinstance(value, str) and words else ""
+                raise UserError(
+                    f"{self.setting(name)}={json.dumps(value)}: it must be {' or '.join(rules)}.{hint}"
+                ) from error
+            if is_dataclass(checked):
+                values[name] = checked
+        return values
+
+    def _adapted(self, network: PreTrainedModel, config: PeftConfig, empty: bool = False) -> tuple[Any, list[str]]:
+        """The network with an adapter, and what peft warns of."""
+        from peft import get_peft_model
+        from peft.mapping_func import MODEL_TYPE_TO_PEFT_MODEL_MAPPING
+
+        if config.is_prompt_learning and config.task_type not in MODEL_TYPE_TO_PEFT_MODEL_MAPPING:
+            tasks = ", ".join(MODEL_TYPE_TO_PEFT_MODEL_MAPPING)
+            raise UserError(f"peft: {self.kind} is for tasks that peft calls {tasks}; this is none of them")
+        with warnings.catch_warnings(record=True) as caught, self._explained(network):
+            warnings.simplefilter("always")
+            adapted = get_peft_model(network, config, low_cpu_mem_usage=empty)
+        return adapted, _told(caught)
+
+    @contextmanager
+    def _explained(self, network: PreTrainedModel | None = None) -> Iterator[None]:
+        """Turns what peft raises on settings that do not fit into a `UserError`."""
+        try:
+            yield
+        except UserError:
+            raise
+        except NotImplementedError:
+            raise
+        except (ValueError, TypeError, KeyError, AttributeError, AssertionError, ImportError) as error:
+            said = " ".join(str(error).split())
+            unmatched = "not found in the base model" in said or "No modules were targeted" in said
+            if network is not None and unmatched:
+                raise layers.nothing(self.target_modules, network) from error
+            if network is not None and "specify `target_modules`" in said:
+                raise layers.unknown(self.kind, network) from error
+            raise UserError(f"peft: {self.kind}: {said[:400]}") from error
+
+
+def _told(caught: list[warnings.WarningMessage]) -> list[str]:
+    """What peft warns of, but for what tells a user nothing."""
+    lines = [" ".join(str(each.message).split()) for each in caught]
+    return [f"peft: {line}" for line in lines if not HARMLESS.match(line)]
