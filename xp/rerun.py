@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from xp import compose
-from xp.comparison import Facts, Origin, differences, digits
+from xp.comparison import Facts, Origin, differences, written
 from xp.error import UserError
 from xp.frozen import changed, completed
 from xp.run import Run, flattened
@@ -65,11 +65,9 @@ def again(where: str, overrides: list[str], config_dir: str | None, say: Callabl
     now = Facts("")
     now.take_settings(run.values())
     for key, pair in differences([facts, now]).get("settings", {}).items():
-        old, new = digits(pair)
-        say(f"{key}={new} (was {old})")
-    if longer := [name for name in tracked.tags if name.startswith("xp.changed.training.")]:
-        keys = ", ".join(each.removeprefix("xp.changed.") for each in longer)
-        say(f"{keys} was changed while it ran: where its rates followed the old value, this run will not be the same")
+        say(f"{key}={written(pair[1])} (was {written(pair[0])})")
+    if longer := tracked.tags.get("xp.extended"):
+        say(f"it was made longer on its way ({longer}), and this run has that length from its beginning")
     return run, Origin(facts)
 
 

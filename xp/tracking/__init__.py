@@ -1,9 +1,9 @@
 """Tracking: what the world sees of a run. The only folder that imports mlflow."""
 
-from xp.tracking.journal import identified, lives
+from xp.tracking.journal import entries, identified, lives
 from xp.tracking.remembered import Remembered, remember
 from xp.tracking.store import Tracking
 from xp.tracking.sync import sync
 from xp.tracking.tracker import Tracker, Untracked
 
-__all__ = ["Remembered", "Tracker", "Tracking", "Untracked", "identified", "lives", "remember", "sync"]
+__all__ = ["Remembered", "Tracker", "Tracking", "Untracked", "entries", "identified", "lives", "remember", "sync"]
