@@ -68,6 +68,8 @@ def curves(runs: Sequence[Facts], name: str = CURVE) -> tuple[bool, str]:
 def digits(values: Sequence[Any]) -> list[str]:
     """Measured values as text, in as few digits as it takes to tell different ones apart, four of them at least."""
     numbers = {each for each in values if isinstance(each, float)}
+    if numbers and all(each.is_integer() for each in numbers) and max(map(abs, numbers)) > 1:  # Counts.
+        return [f"{each:,.0f}" if isinstance(each, float) else written(each) for each in values]
     places = next((each for each in range(4, 17) if len({f"{one:.{each}f}" for one in numbers}) == len(numbers)), 0)
     return [f"{each:,.{places}f}" if isinstance(each, float) and places else written(each) for each in values]
 

@@ -96,7 +96,7 @@ def _table(runs: Sequence[Facts], names: Sequence[str], found: dict[str, dict[st
             measured = section in ("metrics", "speed")
             cells = digits(values) if measured else [_short(written(each)) for each in values]
             if two:
-                cells.append(_difference(values))
+                cells.append(_difference(values) if measured else "")
             table.add_row(*_plain(name, *cells))
     return table
 
@@ -134,7 +134,7 @@ def _difference(values: Sequence[Any]) -> str:
     numbers = [each for each in values if isinstance(each, float | int) and not isinstance(each, bool)]
     if len(numbers) < 2:
         return ""
-    if all(isinstance(each, int) for each in numbers):
-        return f"{numbers[1] - numbers[0]:+,}"
     change = float(numbers[1]) - float(numbers[0])
+    if all(float(each).is_integer() for each in numbers):
+        return f"{change:+,.0f}"
     return f"{change:+.4f}" if abs(change) >= 1e-3 or not change else f"{change:+.2g}"
