@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from xp import compose
+from xp import compose, consent
 from xp.comparison import Facts, Origin, differences, written
 from xp.error import UserError
 from xp.frozen import changed, completed
-from xp.run import Run, flattened
+from xp.run import Run
 from xp.tracking import Remembered, remember
 
 HERE = ("runs_folder", "tracking", "imports")
@@ -108,7 +108,7 @@ def _check_code(values: dict[str, Any], given: set[str], asked: str) -> None:
     if values.get("imports") and "imports" not in given:
         names = ",".join(map(str, values["imports"])) if isinstance(values["imports"], list) else "..."
         raise UserError(f"{asked}: it needs imports=[{names}], which only the command line can say")
-    for key, value in flattened(values):
-        if key.endswith("trust_remote_code") and value and not given & {key, key.partition(".")[0]}:
+    for key, value in consent.leaves(values):
+        if consent.CODE.fullmatch(key) and value not in (False, None) and not given & {key, key.partition(".")[0]}:
             raise UserError(f"{asked}: it needs {key}=true, which lets {values['model'].get('path')} run its own code; "
                             "only the command line can say that")  # fmt: skip
