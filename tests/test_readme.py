@@ -21,10 +21,10 @@ XP = [line for line in COMMANDS if line.startswith("python -m xp")]
 
 
 def arguments(line: str) -> list[str]:
-    return shlex.split(re.sub(r"<run( id)?>", "some", line))[3:]
+    return shlex.split(re.sub(r"<(other )?run( id)?>", lambda each: each[0].strip("<>").replace(" ", "_"), line))[3:]
 
 
-@pytest.mark.parametrize("line", [line for line in XP if "--" not in line and "resume=" not in line])
+@pytest.mark.parametrize("line", [line for line in XP if "--" not in line and not re.search("resume=|rerun=", line)])
 def test_every_command_is_a_right_config(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     if "imports=" in line:
@@ -149,6 +149,12 @@ def test_every_command_runs(line: str, tmp_path: Path) -> None:
         result = json.loads(file.read_text())
         if "resume=" in line:
             file.unlink()  # As if it had been killed just before.
+        if "<other run>" in line:
+            assert (
+                command("data.train_rows=64", "training.epochs=1", "runs_folder=other", folder=tmp_path).returncode == 0
+            )
+            (other,) = tmp_path.glob("other/bundled-*")
+            line = line.replace("<other run>", str(other))
         line = line.replace("<run id>", result["run_id"]).replace("<run>", result["run"])
     if line.startswith("mlflow ui"):
         return

@@ -25,6 +25,7 @@ Examples:
     python -m xp command=generate inputs="def main("
     python -m xp resume=last                                 go on with a run that was ended by a bad day
     python -m xp rerun=<MLflow run id> seed=2                a tracked run again, with other settings if you like
+    python -m xp command=diff runs=[<one>,<other>]           what differs between two runs
     python -m xp command=sync                                bring to MLflow what a server that was away has missed
     python -m xp command=tasks                               what can be predicted, and from what
     python -m xp -m backend=hf,torch,accelerate seed=1,2     a sweep
@@ -138,6 +139,11 @@ def _start(overrides: list[str], config_dir: str | None) -> int:
         from xp.report import show_tasks
 
         show_tasks(compose.tasks(config_dir))
+        return 0
+    if run.command == "diff":
+        from xp.comparison import show
+
+        show(run)
         return 0
     if run.command == "sync":
         from pathlib import Path

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from xp import closed, consent, naming, sources
 from xp.complaint import composing, no_such_key
 from xp.error import UserError
-from xp.naming import LITERAL, literal, task_name
+from xp.naming import LITERAL, literal, names, task_name
 
 OPEN = re.compile(
     r"(data(\.sources\.\w+)?\.columns|data\.weights|model\.config|model\.processor|model\.quantization_options"
@@ -164,11 +164,12 @@ def checked(overrides: list[str], config_dir: str | None) -> list[str]:
 
 
 def _spelled(override: str) -> str:
-    """An override whose value a person may type in ways of their own: names of tasks, and a text to predict from."""
+    """An override whose value a person may type in ways of their own: names of tasks and runs, a text."""
     key, equals, value = override.partition("=")
     if equals and key.lstrip("+") == "task":
         return f"{key}={','.join(task_name(each) for each in value.split(','))}"
-    return f"{key}={literal(value)}" if equals and key.lstrip("+") in LITERAL else override
+    as_typed = literal if key.lstrip("+") in LITERAL else names if key.lstrip("+") == "runs" else None
+    return f"{key}={as_typed(value)}" if equals and as_typed else override
 
 
 def has(group: str, choice: str, config_dir: str | None) -> bool:

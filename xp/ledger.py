@@ -32,7 +32,7 @@ PLACES = ("path", "train", "eval", "inputs", "imports")
 """Settings, by the last part of their name, whose text is the name of a file or folder even without a dot or slash."""
 
 
-NEUTRAL = ("tracking", "runs_folder", "cache", "sweep", "choices", "examples")
+NEUTRAL = ("tracking", "runs_folder", "runs", "cache", "sweep", "choices", "examples")
 """Settings that decide nothing of a run's outcome."""
 
 

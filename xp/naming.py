@@ -79,6 +79,12 @@ def _from_json(value: str) -> str | None:
         return None
 
 
+def names(value: str) -> str:
+    """A list of names as Hydra reads it: each a text, also one that looks like a number, as beginnings of ids do."""
+    parts = [each.strip().strip("'\"") for each in value.strip().removeprefix("[").removesuffix("]").split(",")]
+    return f"[{','.join(literal(each) for each in parts if each)}]"
+
+
 GENERIC = ("model", "models", "base", "adapter", "checkpoint", "final", "best", "last", "snapshots", "output", "out")
 """Names of folders that do not say which model is in them; the folder around them does."""
 

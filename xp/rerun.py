@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from xp import compose
-from xp.comparison import Facts, Origin, differences, digits
+from xp import compose, consent
+from xp.comparison import Facts, Origin, differences, written
 from xp.error import UserError
 from xp.frozen import changed, completed
-from xp.run import Run, flattened
+from xp.run import Run
 from xp.tracking import Remembered, remember
 
 HERE = ("runs_folder", "tracking", "imports")
@@ -65,11 +65,9 @@ def again(where: str, overrides: list[str], config_dir: str | None, say: Callabl
     now = Facts("")
     now.take_settings(run.values())
     for key, pair in differences([facts, now]).get("settings", {}).items():
-        old, new = digits(pair)
-        say(f"{key}={new} (was {old})")
-    if longer := [name for name in tracked.tags if name.startswith("xp.changed.training.")]:
-        keys = ", ".join(each.removeprefix("xp.changed.") for each in longer)
-        say(f"{keys} was changed while it ran: where its rates followed the old value, this run will not be the same")
+        say(f"{key}={written(pair[1])} (was {written(pair[0])})")
+    if longer := tracked.tags.get("xp.extended"):
+        say(f"it was made longer on its way ({longer}), and this run has that length from its beginning")
     return run, Origin(facts)
 
 
@@ -110,7 +108,7 @@ def _check_code(values: dict[str, Any], given: set[str], asked: str) -> None:
     if values.get("imports") and "imports" not in given:
         names = ",".join(map(str, values["imports"])) if isinstance(values["imports"], list) else "..."
         raise UserError(f"{asked}: it needs imports=[{names}], which only the command line can say")
-    for key, value in flattened(values):
-        if key.endswith("trust_remote_code") and value and not given & {key, key.partition(".")[0]}:
+    for key, value in consent.leaves(values):
+        if consent.CODE.fullmatch(key) and value not in (False, None) and not given & {key, key.partition(".")[0]}:
             raise UserError(f"{asked}: it needs {key}=true, which lets {values['model'].get('path')} run its own code; "
                             "only the command line can say that")  # fmt: skip

@@ -32,9 +32,9 @@ from xp.training import Training
 class Run(Settings):
     """A complete run: nothing that decides its outcome lies outside of it, but the rows and the model's files."""
 
-    command: Literal["train", "evaluate", "predict", "generate", "chat", "show", "tasks", "sync"]
+    command: Literal["train", "evaluate", "predict", "generate", "chat", "show", "tasks", "diff", "sync"]
     """What to do: train a model, evaluate one, let it predict, let it write, chat with one, show rows as it sees them,
-    list tasks, or bring to MLflow what it has not got of any run."""
+    list tasks, show what differs between runs, or bring to MLflow what it has not got of any run."""
 
     examples: NonNegativeInt
     """How many rows of each split command=show prints."""
@@ -50,6 +50,9 @@ class Run(Settings):
 
     precision: Precision
     """In which numbers to compute; auto: bf16 where the hardware computes it natively, else fp32."""
+
+    runs: list[str]
+    """Which runs command=diff compares: by folder, by name or by MLflow's id."""
 
     runs_folder: str
     """Folder that gets a folder for each run."""
@@ -81,6 +84,10 @@ class Run(Settings):
         self._check_columns()
         if self.command != "train" and self.backend.processes > 1:
             raise ValueError(f"backend.processes={self.backend.processes}: command={self.command} runs in one process")
+        if self.command == "diff" and len(self.runs) < 2:
+            raise ValueError("runs: command=diff compares at least two; give runs=[<one>,<other>]")
+        if self.command != "diff" and self.runs:
+            raise ValueError(f"runs: command={self.command} compares none; use command=diff")
         if self.command in ("predict", "generate") and self.inputs is None:
             raise ValueError("inputs has no value; give inputs=<a text, a list, or a file>")
         self._check_generation()
@@ -204,7 +211,7 @@ def flattened(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str,
 
 
 FREE = re.compile(
-    r"(tracking|choices|sweep)\b.*|runs_folder|cache|examples|imports|backend\.(name|processes)|"
+    r"(tracking|choices|sweep)\b.*|runs_folder|runs|cache|examples|imports|backend\.(name|processes)|"
     r"training\.(epochs|max_steps|save_every|save_total|workers|micro_batch_size|evaluation_batch_size)"
 )
 """Settings that may differ when a run goes on: its length, places, and what is held in memory; not its curve."""

@@ -10,7 +10,10 @@ from typing import Any
 from xp.comparison.facts import CURVE, Facts
 
 Rows = dict[str, list[Any]]
-"""What differs: by its name, the value of each run; None where a run has none."""
+"""What differs: by its name, the value of each run."""
+
+ABSENT = "-"
+"""In place of a value that a run does not have."""
 
 Differences = dict[str, Rows]
 """Rows by section: settings, environment, code, data, outcome, metrics; only those where something differs."""
@@ -31,7 +34,7 @@ def differences(runs: Sequence[Facts]) -> Differences:
 
 def _rows(known: Sequence[dict[str, Any]]) -> Rows:
     names = dict.fromkeys(name for each in known for name in each)
-    rows = {name: [each.get(name) for each in known] for name in names}
+    rows = {name: [each.get(name, ABSENT) for each in known] for name in names}
     return {name: values for name, values in rows.items() if any(not same(values[0], each) for each in values[1:])}
 
 
@@ -63,17 +66,14 @@ def curves(runs: Sequence[Facts], name: str = CURVE) -> tuple[bool, str]:
 
 
 def digits(values: Sequence[Any]) -> list[str]:
-    """Values as text: fractions in as few digits as it takes to tell different ones apart, four of them at least."""
-    fractions = [each for each in values if isinstance(each, float)]
-    places = next(
-        (each for each in range(4, 17) if len({f"{one:.{each}f}" for one in fractions}) == len({*fractions})), 0
-    )
-    return [_written(each, places) for each in values]
+    """Measured values as text, in as few digits as it takes to tell different ones apart, four of them at least."""
+    numbers = {each for each in values if isinstance(each, float)}
+    if numbers and all(each.is_integer() for each in numbers) and max(map(abs, numbers)) > 1:  # Counts.
+        return [f"{each:,.0f}" if isinstance(each, float) else written(each) for each in values]
+    places = next((each for each in range(4, 17) if len({f"{one:.{each}f}" for one in numbers}) == len(numbers)), 0)
+    return [f"{each:,.{places}f}" if isinstance(each, float) and places else written(each) for each in values]
 
 
-def _written(value: Any, places: int) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, float):
-        return f"{value:,.{places}f}" if places else repr(value)
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+def written(value: Any) -> str:
+    """A setting or the like as text."""
+    return value if isinstance(value, str) and value.isprintable() else json.dumps(value)

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from xp.error import UserError
 from xp.run import flattened
-from xp.tracking import Remembered, Tracking, identified, remember
+from xp.tracking import Remembered, entries, identified
 
-FOLDER = re.compile(r"tracking\..*|runs_folder|runs|choices\..*")
+FOLDER = re.compile(r"(tracking|choices|sweep)\..*|runs_folder|runs")
 """Settings that say where a run is kept and what it is called, not what it does."""
 
 SPEED = re.compile(r".*(seconds|per_second)")
@@ -112,37 +110,22 @@ class Facts:
         return facts
 
     @classmethod
-    def of_folder(cls, folder: Path, say: Callable[[str], None]) -> Facts:
-        """What a run's folder holds, and what MLflow adds to it.
-
-        Args:
-            folder: of the run.
-            say: told where MLflow cannot be asked.
-        """
-        facts = cls(folder.name)
-        about = identified(folder)
-        if about:
-            tracking = {"uri": about["uri"], "experiment": "", "log_model": False}
-            try:
-                tracked = remember(about["run_id"], Tracking.model_validate(tracking), str(folder))
-                facts = cls.of_tracked(tracked, whole=False)
-            except (UserError, ValueError) as error:
-                say(f"{folder}: MLflow cannot be asked for environment, code and data of this run: {error}")
+    def of_folder(cls, folder: Path) -> Facts:
+        """What a run's folder holds: its settings and its journal."""
+        facts = cls(folder.name, str(identified(folder).get("run_id", "")), "RUNNING")
         facts.take_settings(_settings((folder / "run.yaml").read_text()))
         facts.take_journal(folder)
         return facts
 
     def take_journal(self, folder: Path) -> None:
         """Take in all that a run's journal says."""
-        journal = folder / "journal.jsonl"
-        for line in journal.read_text().splitlines() if journal.is_file() else ():
-            try:
-                entry = json.loads(line)
-            except json.JSONDecodeError:  # Cut by the end of its process.
-                continue
+        for _, entry in entries(folder):
+            for told in (entry, entry.get("begin", {}), entry.get("resumed", {})):
+                self.take_tags(told.get("tags", {}))
+            self.take_params(entry.get("params", {}))
             if "metrics" in entry:
                 self.take_points(entry["metrics"], entry["step"])
-            self.status = entry.get("status", self.status)
+            self.status = entry.get("status", "RUNNING" if "resumed" in entry else self.status)
 
 
 def _settings(text: str | None) -> dict[str, Any]:

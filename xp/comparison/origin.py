@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Thread
 from typing import TYPE_CHECKING, Any
 
-from xp.comparison.differences import Differences, curves, differences, digits
+from xp.comparison.differences import Differences, curves, differences, digits, written
 from xp.comparison.facts import Facts
-from xp.secret import redacted
 from xp.tracking import Tracker
 
 if TYPE_CHECKING:
@@ -61,25 +59,8 @@ class Comparing(Tracker):
         self.now.take_settings(run.values())
         self.now.take_tags(tags)
         super().__init__(run.tracking, folder, tags | {"xp.rerun_of": origin.facts.run_id}, parent)
-        self._run = run
-        self._linking: Thread | None = None
-
-    def opened(self) -> str:
-        """As of any tracker; the other run is told of this one."""
-        run_id = super().opened()
-        if run_id and self._linking is None:
-            self._linking = Thread(target=self._link, args=(run_id,), name="link", daemon=True)
-            self._linking.start()
-        return run_id
-
-    def _link(self, run_id: str) -> None:
-        """Give the other run a tag for each of its reruns: two at once must not overwrite one another."""
-        try:
-            client = self._run.tracking.client()
-            client.set_tag(self.origin.facts.run_id, f"xp.rerun.{self.folder.name}", run_id)
-        except Exception as error:  # The run is worth more than the tag.
-            said = redacted(f"{type(error).__name__}: {error}".splitlines()[0])
-            self.report.say(f"{self.origin} could not be told of its rerun: {said}")
+        # A tag for each rerun: two at once must not overwrite one another.
+        self.tell(origin.facts.run_id, f"xp.rerun.{folder.name}")
 
     def params(self, params: dict[str, Any]) -> None:
         """As of any tracker."""
@@ -116,8 +97,6 @@ class Comparing(Tracker):
             self.report.say(f"{self.origin} is {self.origin.facts.status}, so it has no final metrics to compare")
         if status == "FINISHED" and curve:
             self.report.say(curve)
-        if self._linking is not None:
-            self._linking.join(timeout=10)
         super().close(status, error)
 
     def _tell(self, *sections: str) -> None:
@@ -127,7 +106,7 @@ class Comparing(Tracker):
             values = [
                 f"{name} {now} (was {then})"
                 for name, pair in found.get(section, {}).items()
-                for then, now in [digits(pair)]
+                for then, now in [digits(pair) if section == "metrics" else map(written, pair)]
             ]
             if values:
                 self.report.say(f"other {section} than {self.origin}: {'; '.join(values)}")

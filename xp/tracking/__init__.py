@@ -1,9 +1,20 @@
 """Tracking: what the world sees of a run. The only folder that imports mlflow."""
 
-from xp.tracking.journal import abandon, identified, lives
+from xp.tracking.journal import abandon, entries, identified, lives
 from xp.tracking.remembered import Remembered, remember
 from xp.tracking.store import Tracking
 from xp.tracking.sync import sync
 from xp.tracking.tracker import Tracker, Untracked
 
-__all__ = ["Remembered", "Tracker", "Tracking", "Untracked", "abandon", "identified", "lives", "remember", "sync"]
+__all__ = [
+    "Remembered",
+    "Tracker",
+    "Tracking",
+    "Untracked",
+    "abandon",
+    "entries",
+    "identified",
+    "lives",
+    "remember",
+    "sync",
+]

@@ -128,9 +128,11 @@ class Sending:
             self._log(portion[half:])
 
     def event(self, entry: dict[str, Any]) -> None:
-        """What is neither a point nor a file: a data set, the going on, the end."""
+        """What is neither a point nor a file: a data set, a word to another run, the going on, the end."""
         if "dataset" in entry:
             self._dataset(**entry["dataset"])
+        elif "tell" in entry:
+            self._tell(entry["tell"], entry["tag"])
         elif "resumed" in entry:
             self.client.update_run(self.run_id, status="RUNNING")
             self._forget("xp.error")
@@ -143,6 +145,18 @@ class Sending:
             else:
                 self._forget("xp.error")
             self.client.set_terminated(self.run_id, entry["status"], entry["time"])
+
+    def _tell(self, other: str, tag: str) -> None:
+        """Let another run of MLflow know of this one; one that is not there any more is not waited for."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self.client.set_tag(other, tag, self.run_id)
+        except MlflowException as error:
+            if not refused(error) and error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            self.check()  # Raises where it is the server that is gone.
+            self.say(f"run {other} cannot be told of {self.folder.name}: {first_line(error)}")
 
     def _tag(self, name: str, value: str) -> None:
         self.client.set_tag(self.run_id, name, cut(value))

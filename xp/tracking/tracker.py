@@ -81,6 +81,10 @@ class Tracker:
         """Tags to filter runs by."""
         self._write(tags=_redacted(tags))
 
+    def tell(self, run_id: str, tag: str) -> None:
+        """Give another run of MLflow a tag with the id of this one."""
+        self._write(tell=run_id, tag=tag)
+
     def dataset(self, name: str, source: str, digest: str, profile: dict[str, int], context: str) -> None:
         """A data set as an input of the run."""
         about = {"name": name, "source": source, "digest": digest, "profile": profile, "context": context}
@@ -127,9 +131,9 @@ class Untracked(Tracker):
     run_id = ""
 
     def __init__(self) -> None:
-        nothing = lambda *arguments: None  # noqa: E731 - eight times the same nothing
+        nothing = lambda *arguments: None  # noqa: E731 - nine times the same nothing
         self.log = self.params = self.tags = self.dataset = nothing  # type: ignore[method-assign]
-        self.artifact = self.table = self.close = nothing  # type: ignore[method-assign]
+        self.artifact = self.table = self.tell = self.close = nothing  # type: ignore[method-assign]
 
     def opened(self) -> str:
         """No run."""
