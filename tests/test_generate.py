@@ -322,6 +322,28 @@ def test_a_draft_model_is_loaded_by_its_path_and_changes_no_text(run: Run, encod
         run(*given, "generation.assistant_model=runs/none")
 
 
+def test_continuous_batching_writes_the_same_and_refuses_what_it_would_not_do(
+    run: Run, compose: Callable[..., Any], encoder_decoder: str, capsys: Any
+) -> None:
+    given = [*GENERATE, asked(PROMPTS[:4])]
+    scheduled = [*given, "prediction.continuous_batching=true"]
+    assert texts(run(*scheduled)) == texts(run(*given))
+    assert "warning: continuous batching is made for GPUs" in capsys.readouterr().out
+    with pytest.raises(UserError, match="it is for decoders, this model has an encoder"):
+        run(*scheduled, f"model.path={encoder_decoder}")
+    for setting, said in (
+        ("generation=sample", "generation=sample would not be repeatable"),
+        (
+            "generation.stop_strings=[x]",
+            "generation.stop_strings: prediction.continuous_batching=true cannot honour it",
+        ),
+        ("generation.repetition_penalty=1.2", "generation.repetition_penalty: prediction"),
+        ("command=predict", "it is for command=generate"),
+    ):
+        with pytest.raises(UserError, match=said):
+            compose(*scheduled, setting)
+
+
 def test_the_command_line_takes_a_prompt_as_it_is_typed(tmp_path: Path) -> None:
     told = command("command=generate", "inputs=def main(a, b={}):", "generation.max_new_tokens=4", folder=tmp_path)
     assert told.returncode == 0, told.stderr

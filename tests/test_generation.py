@@ -19,6 +19,7 @@ from xp import compose as composing
 from xp.error import UserError
 from xp.generation import Generation
 from xp.generation.beam import Beam
+from xp.generation.beam_sample import BeamSample
 from xp.generation.decided import DECIDED
 from xp.generation.drafts import Draft
 from xp.generation.greedy import Greedy
@@ -253,6 +254,86 @@ def test_a_cache_of_fixed_size_and_none_change_nothing(network: Any, processor: 
     for settings in ({"use_cache": False}, {"cache_implementation": "static", "disable_compile": True},
                      {"prefill_chunk_size": 2}):  # fmt: skip
         assert write(from_yaml(Greedy, max_new_tokens=12, **settings), network, processor) == plain
+
+
+PLAIN = {"max_new_tokens": 10}
+EFFECTS: list[tuple[type[Any], dict[str, Any]]] = [
+    (Greedy, {"repetition_penalty": 3.0}),
+    (Greedy, {"no_repeat_ngram_size": 2}),
+    (Greedy, {"guidance_scale": 4.0}),
+    (Greedy, {"begin_suppress_tokens": list(range(3, 2000))}),
+    (Greedy, {"exponential_decay_length_penalty": [1.0, 9.0]}),
+    (Greedy, {"forced_eos_token_id": "<|end|>"}),
+    (Greedy, {"watermarking_config": {"greenlist_ratio": 0.25, "bias": 9.0, "hashing_key": 15485863,
+                                      "seeding_scheme": "lefthash", "context_width": 1}}),
+    (Sample, {"temperature": 0.1}),
+    (Sample, {"top_h": 0.1}),
+    (Sample, {"top_k": 1}),
+    (Sample, {"top_p": 0.2}),
+    (Sample, {"min_p": 0.9}),
+    (Sample, {"typical_p": 0.1}),
+    (Sample, {"epsilon_cutoff": 0.3}),
+    (Sample, {"eta_cutoff": 0.5}),
+    (Sample, {"watermarking_config": {"greenlist_ratio": 0.25, "bias": 20.0, "hashing_key": 15485863,
+                                      "seeding_scheme": "lefthash", "context_width": 1}}),
+    (Beam, {"num_beams": 2}),
+    (Beam, {"length_penalty": -8.0, "bad_words_ids": [[13]]}),
+    (BeamSample, {"temperature": 3.0}),
+]  # fmt: skip
+"""Settings that change what is written."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"), EFFECTS, ids=lambda each: "-".join(each) if isinstance(each, dict) else ""
+)
+def test_each_setting_changes_what_is_written(
+    kind: type[Any], settings: dict[str, Any], network: Any, processor: Any
+) -> None:
+    torch.manual_seed(0)
+    seeds = [[0, at] for at in range(len(PROMPTS))]
+    plain = write(from_yaml(kind, **PLAIN), network, processor, seeds=seeds)
+    torch.manual_seed(0)
+    changed = write(from_yaml(kind, **PLAIN, **settings), network, processor, seeds=seeds)
+    assert changed != plain
+    if "eos" in "".join(settings):
+        assert all("<|end|>" in text for text in changed)
+
+
+@pytest.mark.parametrize("settings", [{"encoder_repetition_penalty": 9.0}, {"encoder_no_repeat_ngram_size": 1}])
+def test_settings_on_the_input_change_what_is_written_to_it(
+    settings: dict[str, Any], encoder_decoder: Any, processor: Any
+) -> None:
+    plain = write(from_yaml(Greedy, **PLAIN), encoder_decoder, processor)
+    assert write(from_yaml(Greedy, **PLAIN, **settings), encoder_decoder, processor) != plain
+    with pytest.raises(UserError, match="guidance_scale: it is for decoders"):
+        write(from_yaml(Greedy, guidance_scale=2.0), encoder_decoder, processor)
+
+
+def test_a_compiled_network_writes_the_same(network: Any, processor: Any) -> None:
+    plain = write(from_yaml(Greedy, max_new_tokens=4), network, processor)
+    compiled: list[int] = []
+    own = type(network).get_compiled_call
+    how = {"fullgraph": False, "dynamic": None, "backend": "eager", "mode": "default", "options": None}
+    static = from_yaml(Greedy, max_new_tokens=4, cache_implementation="static", compile_config=how)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(network), "get_compiled_call", lambda *given: compiled.append(1) or own(*given))
+        assert write(static, network, processor) == plain
+    assert compiled
+
+
+def test_answers_say_what_ended_them(network: Any, processor: Any) -> None:
+    greedy = from_yaml(Greedy, max_new_tokens=6, stop_strings=["ab", "."])
+    ids = [processor.encode(each, add_special_tokens=False) for each in ("x = ", "ab", "one.two", "for x in y")]
+    end, pad = processor.eos_token_id, processor.pad_token_id
+    rows = [[*ids[0], end, pad, pad], [*ids[0], *ids[1], pad], [*ids[2], 7, 7], ids[0], (ids[3] * 3)[:6]]
+    answers = greedy.answers(network, rows, processor)
+    assert [(each.text, each.finish) for each in answers] == [
+        ("x = ", "stop"), ("x = ", "stop_string"), ("one", "stop_string"), ("x = ", "time"),
+        (processor.decode(rows[4]), "length"),
+    ]  # fmt: skip
+    assert answers[0].tokens == len(ids[0]) + 1
+    assert answers[1].tokens == len(ids[0]) + len(ids[1])
+    assert answers[2].tokens < len(rows[2])
 
 
 def test_every_yaml_of_the_group_states_every_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

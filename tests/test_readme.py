@@ -133,6 +133,7 @@ def test_every_command_runs(line: str, tmp_path: Path) -> None:
         (tmp_path / f"{name}.tsv").write_text("".join(f"{row['sentence']}\t{row['stars']}\n" for row in made))
     for name in ("books", "more"):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps({"text": row["sentence"]}) + "\n" for row in made))
+    write_rows(tmp_path / "prompts.jsonl", [{"prompt": row["sentence"]} for row in made[:5]])
     (tmp_path / "texts.txt").write_text("".join(f"{row['sentence']}\n" for row in made[:5]))
     for name in ("talks", "more_talks"):
         talks = [

@@ -186,6 +186,20 @@ def test_more_tokens_than_there_are_positions_are_refused(tokenizer: Any) -> Non
         many.generate(network(tokenizer, "bart"), {"input_ids": batch["input_ids"]}, tokenizer)
 
 
+def test_an_answer_ends_before_a_stop_string_and_is_finished_there(tokenizer: Any) -> None:
+    model, rows = network(tokenizer), encoded(tokenizer).rows
+    plain = evaluate(task(), model, rows, [], tokenizer, GREEDY, 8, torch.device("cpu"), nullcontext)
+    text = next(each for each in plain.outcomes["text"] if len(each) > 4)
+    stop = from_yaml(Greedy, max_new_tokens=12, stop_strings=[text[2:4]])
+    found = evaluate(task(), model, rows, [], tokenizer, stop, 8, torch.device("cpu"), nullcontext)
+    ended = [text[2:4] in each for each in plain.outcomes["text"]]
+    assert not any(text[2:4] in each for each in found.outcomes["text"])
+    assert found.outcomes["finished"][ended].all()
+    assert [one == other for one, other in zip(found.outcomes["text"], plain.outcomes["text"], strict=True)] == [
+        not each for each in ended
+    ]
+
+
 @pytest.mark.parametrize("batch_size", [1, 7, 64])
 def test_an_evaluation_scores_what_is_written(batch_size: int, tokenizer: Any) -> None:
     model, rows = network(tokenizer), encoded(tokenizer).rows

@@ -18,7 +18,7 @@ from xp.component import Settings
 from xp.data import Data
 from xp.error import UserError, nearest
 from xp.fault import explain
-from xp.generation import Generation
+from xp.generation import Generation, continuous
 from xp.hardware import Device, Precision
 from xp.ledger import Sweep, digest
 from xp.model import Model, check_trainable
@@ -104,6 +104,10 @@ class Run(Settings):
                 f"task={self.choices['task']}: command=generate takes prompts as they are, and a task's template only "
                 "of task=chat; use command=predict"
             )
+        if self.prediction.continuous_batching:
+            if self.command != "generate":
+                raise ValueError("prediction.continuous_batching=true: it is for command=generate; use false")
+            continuous.check(self.generation)
         if self.command not in ("train", "evaluate", "predict"):
             return
         if self.generation.num_return_sequences > 1:

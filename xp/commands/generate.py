@@ -48,7 +48,8 @@ def generate(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[s
             report.say(line)
     for line in writer.prepare(items, loaded):
         report.say(line)
-    made = writer.make(loaded, run.generation, load_draft(run, wish, device), run.seed, device)
+    scheduled = run.prediction.continuous_batching
+    made = writer.make(loaded, run.generation, load_draft(run, wish, device), run.seed, device, scheduled)
     for line in made.notes:
         report.say(line)
     tracker.opened()

@@ -42,7 +42,7 @@ def answered(row: Sequence[int], ends: Collection[int], generation: Generation, 
     """
     end = next((at for at, token in enumerate(row) if token in ends), None)
     tokens = list(row if end is None else row[: end + 1])
-    whole = processor.decode(tokens)
+    whole = processor.decode(tokens) if generation.stop_strings else ""
     if stops := [text for text in generation.stop_strings if text in whole]:
         few, many = 0, len(tokens)  # The fewest tokens that hold one of them.
         while few < many:

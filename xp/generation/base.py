@@ -17,6 +17,7 @@ from xp.generation.watermark import Watermark
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from xp.generation.answer import Answer
     from xp.generation.drafts import Draft
 
 STATIC = ("static", "offloaded_static")
@@ -243,3 +244,10 @@ class Generation(Component):
         # An encoder-decoder's answer begins with its start token, a decoder's with all that it was given.
         answer: Tensor = tokens[:, start:]
         return answer
+
+    def answers(self, network: nn.Module, rows: Sequence[Sequence[int]], processor: Any) -> list[Answer]:
+        """What the rows of new tokens say that `generate` gave, and what ended each."""
+        from xp.generation.answer import answered, ending
+
+        ends = ending(network, processor)
+        return [answered(row, ends, self, processor) for row in rows]

@@ -20,7 +20,7 @@ DECIDED = {
     "output_scores": "what is written is all that a run gives",
     "return_dict_in_generate": "what is written is all that a run gives",
     "token_healing": "it takes prompts apart without their attention mask, so rows of a batch would change each other",
-    "continuous_batching_config": "transformers deprecates it; generation.continuous_batching says it",
+    "continuous_batching_config": "transformers deprecates it; prediction.continuous_batching says it",
     "low_memory": LEFT.format("contrastive search"),
     "penalty_alpha": LEFT.format("contrastive search"),
     "dola_layers": LEFT.format("DoLa"),

@@ -17,6 +17,10 @@ class Prediction(Settings):
     """Tokens that command=generate has in the network at once, prompts and what may be written to them, instead of a
     number of inputs; a prompt that needs more goes alone."""
 
+    continuous_batching: bool
+    """Whether command=generate leaves batches to transformers' scheduler, which fills the place of each answer that has
+    ended; for greedy decoders on a GPU."""
+
     output: str | None
     """One more place for the predictions, a .jsonl file; null: that of the run's folder alone."""
 

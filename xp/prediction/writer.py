@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from xp.error import UserError
-from xp.generation import Generation
-from xp.generation.answer import Answer, answered, ending
+from xp.generation import Generation, continuous
+from xp.generation.answer import Answer
 from xp.generation.habits import without_habits
 from xp.hardware import home
 from xp.model import Loaded
 from xp.model.placement import place
 from xp.model.tokenizer import settle_pad
 from xp.prediction.inputs import Item
-from xp.prediction.predictor import Predictor, limit
+from xp.prediction.predictor import NO_LIMIT, Predictor, limit
 from xp.prediction.prompts import Prompts, Reader
 from xp.task.conversation import end_there
 
@@ -34,6 +34,9 @@ class Writer(Predictor):
     single: bool
     """Whether prompts cannot share a batch."""
 
+    continuous: bool
+    """Whether all share one, see `xp.generation.continuous`."""
+
     def measure(self, rows: Sequence[dict[str, Any]]) -> list[int]:
         """How many tokens each prompt has."""
         return [len(row["tokens"]) for row in rows]
@@ -43,6 +46,8 @@ class Writer(Predictor):
         width = max(self.generation.beams, self.generation.num_return_sequences)
 
         def rows(longest: int) -> int:
+            if self.continuous:
+                return NO_LIMIT
             if self.generation.alone or self.single:
                 return 1
             return max(1, budget // (width * (longest + self.generation.max_new_tokens)))
@@ -69,7 +74,14 @@ def check(config: Any) -> None:
         )
 
 
-def make(loaded: Loaded, generation: Generation, draft: Draft | None, seed: int, device: torch.device) -> Writer:
+def make(
+    loaded: Loaded,
+    generation: Generation,
+    draft: Draft | None,
+    seed: int,
+    device: torch.device,
+    scheduled: bool = False,
+) -> Writer:
     """A writer on a device.
 
     Args:
@@ -77,9 +89,10 @@ def make(loaded: Loaded, generation: Generation, draft: Draft | None, seed: int,
         generation: how to write.
         draft: the draft model.
         seed: with a prompt's position, it decides what is drawn at random.
+        scheduled: whether to leave batches to transformers' continuous batching.
 
     Raises:
-        UserError: the network cannot write, or ``max_new_tokens`` leaves no room for a prompt.
+        UserError: continuous batching of an encoder-decoder, or ``max_new_tokens`` leaves no room for a prompt.
     """
     loaded.network = network = place(loaded.network, device).eval()
     processor = loaded.processor
@@ -90,17 +103,29 @@ def make(loaded: Loaded, generation: Generation, draft: Draft | None, seed: int,
         raise UserError(f"generation.max_new_tokens: {means}, and so none for a prompt; lower it")
 
     def call(rows: list[dict[str, Any]]) -> list[list[Answer]]:
-        inputs = {name: value.to(home(network)) for name, value in padded(rows, network, processor).items()}
+        if scheduled:
+            new = continuous.write(network, [row["tokens"] for row in rows], processor, generation)
+            return [[answer] for answer in generation.answers(network, new, processor)]
         samples = range(generation.num_return_sequences)
         seeds = [[seed, row["position"], sample] for row in rows for sample in samples]
+        inputs = {name: value.to(home(network)) for name, value in padded(rows, network, processor).items()}
         tokens = generation.generate(network, inputs, processor, seeds=seeds, draft=draft).tolist()
-        ends = ending(network, processor)
-        answers = [answered(row, ends, generation, processor) for row in tokens]
+        answers = generation.answers(network, tokens, processor)
         return [answers[at : at + len(samples)] for at in range(0, len(answers), len(samples))]
 
+    if scheduled:
+        if network.config.is_encoder_decoder:
+            raise UserError(
+                "prediction.continuous_batching=true: it is for decoders, this model has an encoder; use false"
+            )
+        slow = [
+            "warning: continuous batching is made for GPUs; on a CPU, prediction.continuous_batching=false is faster"
+        ]
+        notes = slow if home(network).type == "cpu" else []
+        return Writer(task, call, processor, None, bound, means, False, False, notes, generation, False, True)
     single = not (network.config.is_encoder_decoder or pads(network, processor))
     notes = ["padding changes what this network writes, so prompts go through it one at a time"] if single else []
-    return Writer(task, call, processor, None, bound, means, False, False, notes, generation, single)
+    return Writer(task, call, processor, None, bound, means, False, False, notes, generation, single, False)
 
 
 def pads(network: Any, processor: Any) -> bool:

@@ -177,8 +177,10 @@ class Text2TextGeneration(Trainable, name="text2text_generation"):
         """An answer to each row, and whether it came to its end within ``generation.max_new_tokens``."""
         begin = languages.first_token(processor, self.target_language)
         tokens = generation.generate(network, inputs, processor, first=begin).tolist()
-        texts = processor.batch_decode(tokens, skip_special_tokens=True)
-        return [text.strip() for text in texts], [processor.eos_token_id in row for row in tokens]
+        answers = generation.answers(network, tokens, processor)
+        finished = [processor.eos_token_id in row for row in tokens]
+        ended = [whole or each.finish == "stop_string" for whole, each in zip(finished, answers, strict=True)]
+        return [each.text.strip() for each in answers], ended
 
     def measured(self, row: dict[str, Any]) -> tuple[str, ...]:
         """The text that the model is given for one input."""
