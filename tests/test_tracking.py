@@ -15,6 +15,7 @@ import pytest
 from conftest import SMALL, command, journal
 
 from xp.error import UserError
+from xp.tracking.sync import pending
 
 Ran = Callable[..., dict[str, Any]]
 
@@ -155,6 +156,7 @@ def test_an_address_that_mlflow_cannot_take_is_one_line(uri: str, message: str, 
     with pytest.raises(UserError, match=message) as caught:
         run(f"tracking.uri={uri}")
     assert "\n" not in str(caught.value)
+    assert list(pending(Path("runs"))) == []  # It has never begun.
 
 
 def test_a_deleted_experiment_is_one_line(run: Ran, corpus: Path) -> None:

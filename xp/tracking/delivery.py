@@ -73,6 +73,11 @@ class Delivery:
         """How many entries MLflow has not got."""
         return left(self.folder, self.state)
 
+    def refused(self) -> None:
+        """Note that this run was refused before it began, so that nobody brings it to MLflow later."""
+        if not self.run_id:
+            journal.set_delivered(self.folder, self.state | {"refused": True})
+
     def deliver(self) -> None:
         """Bring all that is journalled by now to MLflow.
 

@@ -69,7 +69,7 @@ class Drain:
         if isinstance(self._failure, UserError):
             raise self._failure
         if not self._answered.is_set():
-            self._tell("it has not answered yet")
+            self._tell(told(self._failure) if self._failure else "it has not answered yet")
         return self.run_id
 
     def close(self) -> None:
@@ -88,7 +88,7 @@ class Drain:
         if isinstance(failure, Deleted):
             say(f"MLflow did not get all of {self.folder.name}: {told(failure)}; all of it is in {self.folder}")
         elif isinstance(failure, UserError) and not self._told:
-            pass  # It is what the run ends with.
+            self._delivery.refused()  # It is what the run ends with.
         elif left := self._delivery.left():
             why = told(failure) if failure else "it is slow to answer"
             say(f"{left} entries of {self.folder.name} are not in MLflow yet ({why}); "

@@ -25,7 +25,7 @@ def pending(runs: Path) -> Iterator[Path]:
     for folder in dict.fromkeys(folder for _, folder in sorted(files)):
         try:
             state = journal.delivered(folder)
-            if state.get("ended") == journal.size(folder) and not state.get("owed"):
+            if state.get("refused") or (state.get("ended") == journal.size(folder) and not state.get("owed")):
                 continue
             if state.get("position", 0) < journal.size(folder) or state.get("owed") or journal.abandoned(folder):
                 yield folder
