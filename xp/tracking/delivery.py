@@ -75,8 +75,7 @@ class Delivery:
 
     def refused(self) -> None:
         """Note that this run was refused before it began, so that nobody brings it to MLflow later."""
-        if not self.run_id:
-            journal.set_delivered(self.folder, self.state | {"refused": True})
+        journal.set_delivered(self.folder, journal.delivered(self.folder) | {"refused": True})
 
     def deliver(self) -> None:
         """Bring all that is journalled by now to MLflow.

@@ -45,10 +45,12 @@ class Drain:
         """To be set when the journal has grown."""
 
         self._delivery = Delivery(tracking, folder, say, anew=True, fresh=fresh)
+        self._fresh = fresh
         self._embedded = tracking.embedded is not None
         self._failure: Exception | None = None
         self._failures = 0
-        self._told = False
+        self._told = self._went_on = self._raised = False
+        self._refusal: UserError | None = None
         self._answered, self._ended, self._over = threading.Event(), threading.Event(), threading.Event()
         self._earlier = threading.Thread(target=self._settle_earlier, name="mlflow, earlier runs", daemon=True)
         self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
@@ -66,9 +68,13 @@ class Drain:
             UserError: MLflow answers that it cannot take the run.
         """
         self._answered.wait(FIRST_ANSWER[self._embedded])
-        if isinstance(self._failure, UserError):
-            raise self._failure
+        if self._refusal is not None:
+            if self._fresh:
+                self._delivery.refused()
+            self._raised = True
+            raise self._refusal
         if not self._answered.is_set():
+            self._went_on = True
             self._tell(told(self._failure) if self._failure else "it has not answered yet")
         return self.run_id
 
@@ -87,9 +93,7 @@ class Drain:
         failure = self._failure
         if isinstance(failure, Deleted):
             say(f"MLflow did not get all of {self.folder.name}: {told(failure)}; all of it is in {self.folder}")
-        elif isinstance(failure, UserError) and not self._told:
-            self._delivery.refused()  # It is what the run ends with.
-        elif left := self._delivery.left():
+        elif not self._raised and (left := self._delivery.left()):
             why = told(failure) if failure else "it is slow to answer"
             say(f"{left} entries of {self.folder.name} are not in MLflow yet ({why}); "
                 "the next run brings them there, or python -m xp command=sync")  # fmt: skip
@@ -114,7 +118,7 @@ class Drain:
                 self._ended.wait(LINGER)
             elif isinstance(self._failure, WaitingForParentError):
                 self._over.wait(0.2)
-            elif isinstance(self._failure, Deleted) or (ended and self._hopeless):
+            elif self._refusal or isinstance(self._failure, Deleted) or (ended and self._hopeless):
                 return
             elif ended:
                 self._over.wait(0.5)
@@ -136,9 +140,10 @@ class Drain:
         except Exception as error:
             self._failure = error
             self._failures += 1
-            first = not self._answered.is_set()  # What it then cannot take ends the run; a busy store is no news.
-            unheard = first and not self._embedded and not isinstance(error, UserError)
-            if isinstance(error, Deleted) or unheard or self._failures >= HOPELESS:
+            first = not self._answered.is_set()
+            if first and isinstance(error, UserError) and not self._went_on:
+                self._refusal = error  # Which ends a run before its training has begun.
+            elif isinstance(error, Deleted) or (first and not self._embedded) or self._failures >= HOPELESS:
                 self._tell(told(error))
             self._answered.set()
             return False
