@@ -6,6 +6,7 @@ import hashlib
 import json
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 from bombs import killed
-from conftest import same_on_all_backends
+from conftest import SCRATCH, SMALL, command, curve, journal, same_on_all_backends
 from test_resume import ended, go_on, only
 
 from xp.error import UserError
@@ -219,6 +220,70 @@ def test_heads_are_not_quantized_and_all_else_that_is_linear_is(
     with torch.inference_mode():
         near, far = network.eval()(**inputs)[0], plain(**inputs)[0]
     assert torch.nn.functional.cosine_similarity(near.flatten(), far.flatten(), 0) > 0.8
+
+
+def test_layers_that_the_base_has_no_weights_for_are_not_quantized(run: Ran, tmp_path: Path) -> None:
+    """A masked language model has no pooler, and a classifier's is trained in full: it must be whole for that."""
+    from models import build
+
+    path = build("masked_lm", tmp_path / "bert")
+    trained = run(*QLORA, f"model.path={path}", "task.max_length=32")
+    config = json.loads((Path(trained["model"]) / "adapter_config.json").read_text())
+    assert "bert.pooler.dense" in config["modules_to_save"]
+    evaluate = ["command=evaluate", "model=pretrained", "task=text_classification", "task.max_length=32"]
+    again = run(*evaluate, f"model.path={trained['model']}", "model.quantization=nf4")
+    assert again["metrics"] == trained["metrics"]
+
+
+def test_a_base_that_is_called_otherwise_is_found(folder: str, compose: Callable[..., Any]) -> None:
+    """Llama's question answering calls ``transformer`` what its file calls ``model``; no such layer may be random."""
+    from xp.commands.opening import wish
+
+    composed = compose("model=pretrained", f"model.path={folder}", "task=question_answering", "peft=qlora")
+    wanted = wish(composed, composed.task, torch.float32, [], None, "fp32")
+    found = composed.model.load(replace(wanted, train=True))
+    assert {name.partition(".")[0] for name in found.new} == {"qa_outputs"}
+    assert found.footprint.left == ["qa_outputs"]
+
+
+@pytest.mark.parametrize("word", ["nf4", "int8"])
+@pytest.mark.parametrize("task", ["text_generation", "text2text_generation"])
+def test_predictions_are_those_of_the_quantized_network(word: str, task: str, run: Ran, tmp_path: Path) -> None:
+    """Through transformers' pipelines, and xp's own way: greedy text as the quantized network alone writes it."""
+    import transformers
+    from models import build
+
+    kind = {"text_generation": "causal_lm", "text2text_generation": "text_to_text"}[task]
+    auto = {"text_generation": "AutoModelForCausalLM", "text2text_generation": "AutoModelForSeq2SeqLM"}[task]
+    path = build(kind, tmp_path / kind)
+    predict = ["command=predict", f"task={task}", "model=pretrained", f"model.path={path}", "inputs=[the cat sat]"]
+    made = run(*predict, f"model.quantization={word}", "generation.max_new_tokens=6")
+    (line,) = [json.loads(each) for each in Path(made["predictions"]).read_text().splitlines()]
+    plain = getattr(transformers, auto).from_pretrained(path)
+    config = quantization.bits_and_bytes(word, {}, torch.float32, quantization.kept_whole(plain, (), {}))
+    network = getattr(transformers, auto).from_pretrained(path, quantization_config=config, device_map={"": "cpu"})
+    quantization.settle(network, torch.float32)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(path)
+    inputs = tokenizer(["the cat sat"], return_tensors="pt")
+    inputs = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+    with torch.inference_mode():
+        tokens = network.eval().generate(**inputs, max_new_tokens=6, do_sample=False)
+    text = tokenizer.decode(tokens[0][inputs["input_ids"].shape[1] if kind == "causal_lm" else 1 :], True)
+    assert text.strip() in json.dumps(line["output"], ensure_ascii=False)
+    assert text.strip()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("word", ["nf4", "int8"])
+def test_two_processes_give_the_curve_of_one(word: str, folder: str, run: Ran, tmp_path: Path) -> None:
+    settings = [*QLORA, "peft.dropout=0", f"model.path={folder}", f"model.quantization={word}", "training.batch_size=7"]
+    alone = curve(run(*settings)["points"], "train/loss", "train/grad_norm")
+    more = ["backend=accelerate", "backend.processes=2", "runs_folder=two"]
+    ended_so = command(*SMALL[len(SCRATCH) :], *settings, *more, folder=tmp_path)
+    assert ended_so.returncode == 0, ended_so.stderr
+    (made,) = tmp_path.glob("two/*/journal.jsonl")
+    for got, want in zip(curve(journal(made.parent), "train/loss", "train/grad_norm"), alone, strict=True):
+        assert got == pytest.approx(want, rel=1e-4)
 
 
 def test_layers_that_are_named_are_left_as_they_are(folder: str, run: Ran, compose: Callable[..., Any]) -> None:

@@ -20,11 +20,11 @@ WORDS = ["null", "int8", "nf4", "fp4"]
 
 def done(folder: str, name: str, *settings: str) -> dict[str, Any]:
     """The result of a run, with the metrics that it logged before its first step."""
-    whole = [sys.executable, "-m", "xp", *SETTINGS, *settings, f"runs_folder={name}"]
+    whole = [sys.executable, "-m", "xp", *SETTINGS, *settings, f"runs_folder=runs_{name}"]
     ended = subprocess.run(whole, cwd=folder, capture_output=True, text=True, check=False)
     if ended.returncode:
         raise SystemExit(ended.stderr)
-    file = max(Path(folder).glob(f"{name}/*/result.json"), key=lambda each: each.stat().st_mtime)
+    file = max(Path(folder).glob(f"runs_{name}/*/result.json"), key=lambda each: each.stat().st_mtime)
     result: dict[str, Any] = json.loads(file.read_text()) | {"folder": str(file.parent)}
     for line in (file.parent / "journal.jsonl").read_text().splitlines():
         result["metrics"] |= json.loads(line).get("metrics", {}) if "model/bytes" in line else {}

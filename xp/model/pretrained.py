@@ -200,6 +200,8 @@ class Pretrained(Model, name="pretrained"):
                 f"model.path={self.path}: it has no trained head for this task (no weights for {', '.join(new[:3])}); "
                 "train it first, or give the folder of a model that was trained for it"
             )
+        if random := quantization.layers_of(network, new):  # What is new is trained in full.
+            return self._load(path, described_by, replace(wish, kept=(*wish.kept, *random)))
         if wish.train:
             stored.check_trains(self.path, network)
         measured = None

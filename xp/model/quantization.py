@@ -177,6 +177,13 @@ def quantized(network: nn.Module) -> list[Any]:
     return [part for part in network.modules() if isinstance(part, (Linear4bit, Linear8bitLt))]
 
 
+def layers_of(network: nn.Module, weights: list[str]) -> list[str]:
+    """Names of the quantized layers that these weights belong to."""
+    held = {id(layer) for layer in quantized(network)}
+    names = {name for name, part in network.named_modules() if id(part) in held}
+    return sorted({weight.rpartition(".")[0] for weight in weights} & names)
+
+
 def settle(network: nn.Module, computes_in: torch.dtype) -> None:
     """Make quantized layers give the same numbers every time, and keep them as they are.
 
