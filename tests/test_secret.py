@@ -234,8 +234,8 @@ def test_a_password_reaches_the_server_and_nobody_else(guarded: int, corpus: Pat
     ended = command(*SMALL, f"tracking.uri={uri}", folder=corpus)
     expected = base64.b64encode(f"joe:{PASSWORD}".encode()).decode()
     assert set(Guarded.asked) == {f"Basic {expected}"}
-    assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
-    assert f"tracking.uri=http://127.0.0.1:{guarded}" in ended.stderr
+    assert f"http://127.0.0.1:{guarded}" in ended.stderr
+    assert "Traceback" not in ended.stderr
     (corpus / "runs" / "no.db").touch()
     assert_nowhere(corpus / "runs", ended.stdout, ended.stderr)
     assert expected not in ended.stdout + ended.stderr
@@ -247,7 +247,7 @@ def test_secrets_are_nowhere_after_runs_that_went_well_and_ill(leak: Path) -> No
     assert single.returncode == 1
     assert "RuntimeError: 401 for https://***@host/x?a=1&sig=*** with ***: *** *** *** *** *** ***" in single.stderr
     assert "Traceback" in single.stderr
-    sweep = command("-m", *SMALL, "imports=[leak]", "peft=none,leak", folder=leak, **ENVIRONMENT)
+    sweep = command("-m", *SMALL, "imports=[leak]", "peft=none,leak", "seed=1", folder=leak, **ENVIRONMENT)
     assert sweep.returncode == 1
     assert "[1/2] peft=none: eval/accuracy" in sweep.stdout
     assert "[2/2] peft=leak: RuntimeError: 401 for https://***@host/x" in sweep.stdout
