@@ -124,13 +124,13 @@ STARTED = 77
 
 def _stop_at_the_start() -> None:
     """Have a run that would start end instead: it was not refused."""
-    from xp import launch, report, sweep
+    from xp import forked, launch, report
 
     def stop(*arguments: Any, **named: Any) -> Any:
         print("started", flush=True)
         raise SystemExit(STARTED)
 
-    launch.start = sweep._open_sweep = report.show_tasks = stop
+    launch.start = forked.warm = report.show_tasks = stop
 
 
 def _child(job: dict[str, Any], files: dict[str, int]) -> None:

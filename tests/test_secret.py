@@ -250,7 +250,7 @@ def test_secrets_are_nowhere_after_runs_that_went_well_and_ill(leak: Path) -> No
     sweep = command("-m", *SMALL, "imports=[leak]", "peft=none,leak", "seed=1", folder=leak, **ENVIRONMENT)
     assert sweep.returncode == 1
     assert "[1/2] peft=none: eval/accuracy" in sweep.stdout
-    assert "[2/2] peft=leak: RuntimeError: 401 for https://***@host/x" in sweep.stdout
+    assert "[2/2] peft=leak: retried, RuntimeError: 401 for https://***@host/x" in sweep.stdout
     (log,) = leak.glob("runs/sweep-*/1.log")
     assert "raise KeyError" in log.read_text()
     assert_nowhere(leak / "runs", single.stdout, single.stderr, sweep.stdout, sweep.stderr)

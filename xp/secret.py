@@ -60,9 +60,9 @@ def variables() -> dict[str, str]:
     }
 
 
-def redacted(text: str) -> str:
-    """A text with every secret in it hidden."""
-    for value in sorted(variables().values(), key=len, reverse=True):
+def redacted(text: str, held: dict[str, str] | None = None) -> str:
+    """A text with every secret in it hidden; ``held`` are the `variables`, looked up where many texts follow."""
+    for value in sorted((variables() if held is None else held).values(), key=len, reverse=True):
         for form in {value, quote(value, safe=""), json.dumps(value)[1:-1], repr(value)[1:-1]}:
             text = text.replace(form, HIDDEN)
     for pattern, instead in FORMS:
@@ -70,9 +70,9 @@ def redacted(text: str) -> str:
     return text
 
 
-def found(text: str) -> str:
-    """Which kind of secret a text holds, in words; empty if none."""
-    for name, value in variables().items():
+def found(text: str, held: dict[str, str] | None = None) -> str:
+    """Which kind of secret a text holds, in words; empty if none. ``held`` as for `redacted`."""
+    for name, value in (variables() if held is None else held).items():
         if re.search(rf"(?<![A-Za-z0-9]){re.escape(value)}(?![A-Za-z0-9])", text):
             return f"the value of {name}"
     for pattern, instead in FORMS:
@@ -88,20 +88,21 @@ def first(settings: Any, but: str = "") -> tuple[str, str] | None:
         settings: mappings, lists and plain values.
         but: a key, dotted, that is not looked at.
     """
-    for name, text in _texts(settings, ""):
-        if name != but and (kind := found(text)):
+    held = variables()  # Once, not for each of three hundred texts.
+    for name, text in _texts(settings, "", held):
+        if name != but and (kind := found(text, held)):
             return name, kind
     return None
 
 
-def _texts(node: Any, key: str) -> Iterator[tuple[str, str]]:
+def _texts(node: Any, key: str, held: dict[str, str]) -> Iterator[tuple[str, str]]:
     if isinstance(node, dict):
         for name, value in node.items():
             yield key, str(name)
-            yield from _texts(value, f"{key}.{redacted(str(name))}" if key else str(name))
+            yield from _texts(value, f"{key}.{redacted(str(name), held)}" if key else str(name), held)
     elif isinstance(node, list | tuple):
         for item in node:
-            yield from _texts(item, key)
+            yield from _texts(item, key, held)
     elif isinstance(node, str):
         yield key, node
 
