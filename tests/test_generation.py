@@ -277,7 +277,6 @@ EFFECTS: list[tuple[type[Any], dict[str, Any]]] = [
     (Sample, {"watermarking_config": {"greenlist_ratio": 0.25, "bias": 20.0, "hashing_key": 15485863,
                                       "seeding_scheme": "lefthash", "context_width": 1}}),
     (Beam, {"num_beams": 2}),
-    (Beam, {"length_penalty": -8.0, "bad_words_ids": [[13]]}),
     (BeamSample, {"temperature": 3.0}),
 ]  # fmt: skip
 """Settings that change what is written."""
@@ -299,14 +298,25 @@ def test_each_setting_changes_what_is_written(
         assert all("<|end|>" in text for text in changed)
 
 
-@pytest.mark.parametrize("settings", [{"encoder_repetition_penalty": 9.0}, {"encoder_no_repeat_ngram_size": 1}])
-def test_settings_on_the_input_change_what_is_written_to_it(
-    settings: dict[str, Any], encoder_decoder: Any, processor: Any
-) -> None:
-    plain = write(from_yaml(Greedy, **PLAIN), encoder_decoder, processor)
-    assert write(from_yaml(Greedy, **PLAIN, **settings), encoder_decoder, processor) != plain
+def test_settings_on_the_input_change_what_is_written_to_it(encoder_decoder: Any, processor: Any) -> None:
+    likely = {"max_new_tokens": 4, "sequence_bias": [["import", 60.0]]}
+    plain = write(from_yaml(Greedy, **likely), encoder_decoder, processor)
+    assert "import" in plain[2]
+    for settings in ({"encoder_no_repeat_ngram_size": 1}, {"encoder_repetition_penalty": 0.01}):
+        changed = write(from_yaml(Greedy, **likely, **settings), encoder_decoder, processor)
+        assert "import" not in changed[2]  # It is in the input. A penalty below 1 is for what is.
+        assert "import" in changed[0]
     with pytest.raises(UserError, match="guidance_scale: it is for decoders"):
         write(from_yaml(Greedy, guidance_scale=2.0), encoder_decoder, processor)
+
+
+def test_beams_prefer_short_or_long_answers(network: Any, processor: Any) -> None:
+    likely = {"max_new_tokens": 12, "sequence_bias": [["<|end|>", 7.0]], "early_stopping": False}
+    short, long = (
+        [len(text.replace("<|pad|>", "")) for text in write(beam, network, processor)]
+        for beam in (from_yaml(Beam, **likely, length_penalty=penalty) for penalty in (-8.0, 8.0))
+    )
+    assert sum(short) < sum(long)
 
 
 def test_a_compiled_network_writes_the_same(network: Any, processor: Any) -> None:
