@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import cycle
 from typing import Any
@@ -22,14 +22,17 @@ class Case:
     kind: str
     name: str
     arguments: list[str]
-    files: dict[str, str | bytes] = field(default_factory=dict)
-    """By their places below the current folder."""
+    files: Mapping[str, Any] = field(default_factory=dict)
+    """By their places below the current folder: a text, bytes, what changes in a json file, or None: removed."""
 
     refused: bool = True
     """Whether it must end in one line and exit code 2; else it is data, and may end in any way but a traceback."""
 
     says: str = ""
     """Of the line."""
+
+    base: tuple[str, ...] = ()
+    """Folders that are there before, see `test_hostile_files`."""
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.name}"

@@ -12,7 +12,7 @@ from conftest import ROOT
 LAYERS = [
     {"secret", "world", "batching", "step", "pulse"},  # import nothing of xp
     {"error"},
-    {"component", "metric", "findings", "cache", "hub", "interrupt", "lock", "memory", "watch", "adapter"},
+    {"component", "metric", "findings", "cache", "hub", "interrupt", "lock", "unpickled", "memory", "watch", "adapter"},
     {"imports", "fault", "consent", "mishap"},
     {"tracking", "hardware", "checkpoint", "optimizer"},
     {"model", "peft", "task", "data", "generation", "writer", "ledger"},

@@ -16,7 +16,7 @@ MARK = "0wned"
 
 STARTS = {
     "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.startfile", "pty.spawn",
-    "pickle.find_class", "sqlite3.load_extension", "code.__new__", "os.forkpty", "ftplib.connect", "smtplib.connect",
+    "pickle.find_class", "sqlite3.load_extension", "os.forkpty", "ftplib.connect", "smtplib.connect",
 }  # fmt: skip
 """Whatever their arguments are, an input has no business with these."""
 
@@ -30,7 +30,7 @@ CHANGES = {
 """Which of their arguments are places that change."""
 
 RELATIVE = {"os.remove", "os.rmdir", "os.mkdir"}
-"""Those whose last argument may be the descriptor of a folder that the path is seen from."""
+"""Those that rmtree calls with the descriptor of a folder."""
 
 OURS = ("<template>",)
 """What Jinja calls the code that it makes of a template; its sandbox is what the templates are tried against."""
@@ -75,8 +75,8 @@ def watch(allowed: list[Path], seen: list[str], box: Path) -> None:
         return place not in OURS and source is not None and MARK in str(source)
 
     def changes(event: str, arguments: tuple[Any, ...]) -> list[Any]:
-        folder = next((each for each in arguments[1:] if isinstance(each, int) and each > 2), None)
-        beside = f"/proc/self/fd/{folder}" if folder is not None and event in RELATIVE else ""
+        # The last argument of these is the descriptor of the folder that the path is seen from, or -1.
+        beside = f"/proc/self/fd/{arguments[-1]}" if event in RELATIVE and arguments[-1] >= 0 else ""
         named = [arguments[at] for at in CHANGES[event] if at < len(arguments)]
         return [each for each in named if outside(os.path.join(beside, os.fsdecode(each)) if beside else each)]
 

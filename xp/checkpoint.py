@@ -38,10 +38,18 @@ class Checkpoint:
     state: dict[str, Any]
 
     def tensors(self, file: str) -> dict[str, Tensor]:
-        """What `write` was given for this file."""
+        """What `write` was given for this file.
+
+        Raises:
+            ValueError: it holds no tensors.
+        """
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        found: dict[str, Tensor] = load_file(self.folder / f"{file}.safetensors")
+        try:
+            found: dict[str, Tensor] = load_file(self.folder / f"{file}.safetensors")
+        except SafetensorError as error:
+            raise ValueError(f"{file}.safetensors: {error}") from error
         return found
 
 
@@ -97,17 +105,19 @@ def fault(folder: Path) -> str | None:
         manifest = json.loads((folder / MANIFEST).read_text())
         for name, known in manifest.items():
             file = folder / name
-            if not file.is_file():
+            if Path(name).name != name or not file.is_file():
                 return f"{name} is missing"
             if file.stat().st_size != known["bytes"]:
                 return f"{name} has {file.stat().st_size:,} of {known['bytes']:,} bytes"
             if _digest(file) != known["sha256"]:
                 return f"{name} is not what was written"
+        state = read(folder).state if STATE in manifest else {"step": None, "needs_best": None}
+        right = state["step"] == read(folder).step and type(state["needs_best"]) in (int, type(None))
+        return None if right else f"{STATE} is missing, or of another checkpoint"
     except FileNotFoundError:
         return f"{MANIFEST} is missing"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return f"{MANIFEST} cannot be read: {error}"
-    return None if STATE in manifest else f"{STATE} is missing"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        return f"{MANIFEST} or {STATE} cannot be read: {' '.join(str(error).split())[:200]}"
 
 
 def steps(parent: Path, kind: str) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -62,6 +63,38 @@ def check_frozen(frozen: dict[str, Any], composed: dict[str, Any], said: Iterabl
         inside = here == place or here in place.parents
         if key not in given and not inside and dict(_places(composed)).get(key) != place:
             raise UserError(f"{key}: {place} is outside of {here}; if it is to be written to, say {key}=... again")
+
+
+def check_links(folder: Path, where: str) -> None:
+    """Refuse a run's folder in which a link leads out of it: what a run writes would be written there.
+
+    Raises:
+        UserError: the first such link.
+    """
+    home = folder.resolve()
+    for at, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            place = Path(at, name)
+            if place.is_symlink() and home not in place.resolve().parents:
+                raise UserError(f"{where}: {place} is a link that leads out of the run's folder; remove it")
+
+
+def check_store(uri: str, own: str, runs: Path) -> None:
+    """Refuse to make, or write to, a database that only a file in a run's folder asks for.
+
+    Args:
+        uri: what the file says.
+        own: what the settings say.
+        runs: the folder of all runs, in which databases may lie.
+
+    Raises:
+        UserError: it is somewhere else.
+    """
+    if uri == own or uri.startswith(("http://", "https://")):
+        return
+    file = Path(uri.removeprefix("sqlite:///").partition("?")[0]).resolve()
+    if not uri.startswith("sqlite:///") or runs.resolve() not in file.parents:
+        raise UserError(f"{uri} is outside of {runs}, and only a file of the run says so; give tracking.uri={uri}")
 
 
 def _places(values: dict[str, Any]) -> Iterator[tuple[str, Path]]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
-from xp import checkpoint, compose, lock, world
+from xp import checkpoint, compose, consent, lock, world
+from xp.component import Settings
 from xp.error import UserError, nearest
 from xp.frozen import changed
+from xp.naming import CHOICE
 from xp.run import Run, changes
 from xp.tracking import identified
 
@@ -23,23 +26,27 @@ def resumed(where: str, overrides: list[str], config_dir: str | None) -> tuple[R
     Raises:
         UserError: no such run, it has ended, or a setting would change what it trains.
     """
-    runs = Path(str(compose.values([each for each in overrides if each.startswith("runs_folder=")])["runs_folder"]))
-    folder = _find(where, runs)
+    here = compose.values([each for each in overrides if each.startswith(("runs_folder=", "tracking."))], config_dir)
+    folder = _find(where, Path(str(here["runs_folder"])))
+    consent.check_links(folder, f"resume={where}")
     if world.rank() == 0:  # The others take what it finds, and may look when it has begun already.
         lock.check(folder)
-    frozen = json.loads((folder / "run.yaml").read_text())
+    frozen = _frozen(where, folder)
     if frozen.get("command") != "train":
         raise UserError(f"resume={where}: {folder} is of command={frozen.get('command')}; only a training goes on")
-    values = changed(frozen, overrides, config_dir)
-    if frozen["imports"] and not any(each.startswith("imports=") for each in overrides):
-        given = ",".join(frozen["imports"])
+    if frozen["imports"] and "imports" not in consent.keys(overrides):
+        given = ",".join(map(str, frozen["imports"]))
         raise UserError(f"resume={where}: it needs imports=[{given}], which only the command line can say")
+    consent.check_frozen(frozen, here, overrides, folder)
+    values = changed(frozen, overrides, config_dir)
     differing = changes(frozen, values)
     if differing:
         raise UserError(f"resume={where}: {'; '.join(differing)}: this would be another run; start it as one")
     run = Run.parse(values)
     for key in ("epochs", "max_steps"):
-        new, old = values["training"][key], frozen["training"][key]
+        new, old = values["training"][key], frozen["training"].get(key)
+        if not isinstance(old, (int, float, type(None))):
+            raise UserError(f"resume={where}: training.{key}={old} in its run.yaml is no number")
         if new is not None and old is not None and new < old:
             raise UserError(f"resume={where}: training.{key}={new} (was {old}): a run can become longer, not shorter")
     longer = any(values["training"][key] != frozen["training"][key] for key in ("epochs", "max_steps"))
@@ -51,6 +58,28 @@ def resumed(where: str, overrides: list[str], config_dir: str | None) -> tuple[R
     if not checkpoint.steps(folder / checkpoint.FOLDER, checkpoint.STEP) and world.rank() == 0:
         print(f"{folder} has no checkpoint yet; it begins at its first step", flush=True)
     return run, folder
+
+
+def _frozen(where: str, folder: Path) -> dict[str, Any]:
+    """The settings in a run's folder; they may be from anybody.
+
+    Raises:
+        UserError: they are none.
+    """
+    try:
+        values = json.loads((folder / "run.yaml").read_text())
+        groups = [name for name, field in Run.model_fields.items() if isinstance(field.annotation, type)
+                  and issubclass(field.annotation, Settings)]  # fmt: skip
+        if not all(isinstance(values[group], dict) for group in ("choices", *groups)):
+            raise TypeError("a group of settings is none")
+        if not isinstance(values["imports"], list):
+            raise TypeError("imports are no list")
+        if odd := next((each for each in values["choices"].values() if not CHOICE.fullmatch(str(each))), None):
+            raise ValueError(f"choices: {odd} is no name of a choice")
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise UserError(f"resume={where}: {folder / 'run.yaml'} does not hold the settings of a run: {said}") from error
+    return dict(values)
 
 
 def _find(where: str, runs: Path) -> Path:

@@ -127,6 +127,8 @@ def restore(job: Job, found: Checkpoint) -> None:
     ]
     optimizers.take_state(job.optimizer, {"state": optimizer, "param_groups": groups})
     schedule = job.schedule.state_dict()
+    if odd := [name for name, value in state["schedule"].items() if not _alike(value, schedule.get(name))]:
+        raise UserError(f"{found.folder}: {odd[0]} is nothing that this schedule has")
     job.schedule.load_state_dict({name: _like(value, schedule.get(name)) for name, value in state["schedule"].items()})
     job.step, job.worse = state["step"], state["worse"]
     job.best, job.best_step, job.evaluated_step = state["best"], state["best_step"], state["evaluated_step"]
@@ -174,6 +176,12 @@ def _copy(value: Tensor) -> Tensor:
     import torch
 
     return value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+
+
+def _alike(value: Any, mine: Any) -> bool:
+    """Whether a value can stand in an object's place for its own."""
+    number = isinstance(value, (int, float)) and isinstance(mine, (int, float))
+    return number or mine is None or isinstance(value, type(mine)) or isinstance(_like(value, mine), type(mine))
 
 
 def _like(value: Any, mine: Any) -> Any:

@@ -82,7 +82,7 @@ def read(path: str, key: str) -> Folder:
         raise UserError(f"{key}: there is no adapter in {path} (no {CONFIG})")
     try:
         values = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{key}: {CONFIG} cannot be read: {error}") from error
     if not isinstance(values, dict):
         raise UserError(f"{key}: {CONFIG} holds no settings")

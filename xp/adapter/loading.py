@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from xp.adapter.folder import Folder
 from xp.adapter.surroundings import surround
 from xp.error import UserError
+from xp.unpickled import Pickled, unpickled
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -21,6 +22,13 @@ HARMLESS = re.compile(
     "|lora with eva initialization|The PEFT config's `base_model_name_or_path` was renamed"
 )
 """Beginnings of peft's warnings that tell a user nothing: what it has set right itself, or does on every such layer."""
+
+CONVERT = (
+    "its weights are a pickle, which can hold code, and xp reads none; where you trust it, convert it once, in its "
+    "folder: python -c \"import torch, safetensors.torch as s; s.save_file(torch.load('adapter_model.bin', 'cpu', "
+    "weights_only=True), 'adapter_model.safetensors')\""
+)
+"""What to do with an adapter of an older peft."""
 
 RESTORED = ("PROMPT_TUNING", "PREFIX_TUNING", "CARTRIDGE")
 """Methods of virtual tokens whose folder holds what was trained, and not only what came of it."""
@@ -81,7 +89,7 @@ def explained(folder: Folder, network: Any, notes: list[str]) -> Iterator[None]:
     other = f"it was trained on another base than {base}"
     give = "give model.base=<the one that it was trained on>"
     try:
-        with warnings.catch_warnings(record=True) as caught:
+        with warnings.catch_warnings(record=True) as caught, unpickled():
             warnings.simplefilter("always")
             yield
     except UserError:
@@ -94,7 +102,8 @@ def explained(folder: Folder, network: Any, notes: list[str]) -> Iterator[None]:
             raise UserError(f"{folder.key}: {other}: {name} is {size[2]} there, {size[3]} here; {give}") from error
         if "not found in the base model" in said:
             raise UserError(f"{folder.key}: {other}, which has none of its layers; {give}") from error
-        raise UserError(f"{folder.key}: the {folder.kind} adapter cannot be loaded: {said[:300]}") from error
+        said = CONVERT if isinstance(error, Pickled) else said[:300]
+        raise UserError(f"{folder.key}: the {folder.kind} adapter cannot be loaded: {said}") from error
     for line in (" ".join(str(each.message).split()) for each in caught):
         if line.startswith("Found missing adapter keys"):
             lost = re.search(r"\['([^']+)'", line)

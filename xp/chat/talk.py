@@ -11,6 +11,7 @@ from typing import Any
 
 from xp.error import UserError
 from xp.task.messages import Message, listened
+from xp.unpickled import from_json
 
 Part = dict[str, str]
 """An image or a sound of a turn: ``{"type": "image", "path": ...}``."""
@@ -111,7 +112,7 @@ def read(file: Path) -> list[Message]:
         UserError: there is no such file, or it holds no conversation.
     """
     try:
-        found = json.loads(file.expanduser().read_text("utf-8"))
+        found = from_json(file.expanduser().read_text("utf-8"))
     except OSError as error:
         beside = ", ".join(sorted(each.name for each in file.parent.glob("*.json"))[:10])
         more = f"; there is: {beside}" if beside else ""

@@ -58,7 +58,7 @@ def begin(
     if world.rank() != 0:
         return world.agree(None)  # type: ignore[no-any-return]
     file = folder / "lengths.json"
-    lengths: list[list[int]] = json.loads(file.read_text()) if file.exists() else [[0, total]]
+    lengths = _lengths(file) if file.exists() else [[0, total]]
     before = lengths[-1][1]
     if before != total:
         since = max(_logged(folder), 0 if found is None else found.step)
@@ -76,14 +76,25 @@ def begin(
     return world.agree(lengths)  # type: ignore[no-any-return]
 
 
+def _lengths(file: Path) -> list[list[int]]:
+    try:
+        found = [[int(since), int(total)] for since, total in json.loads(file.read_text())]
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise UserError(f"{file}: it is not what was written ({' '.join(str(error).split())[:100]})") from error
+    if not found:
+        raise UserError(f"{file}: it is not what was written")
+    return found
+
+
 def _logged(folder: Path) -> int:
     """The last step that the curves of a run have a point of."""
     last = 0
-    for line in (folder / "journal.jsonl").read_text().splitlines():
-        with suppress(ValueError):  # Cut by the end of its process.
+    for line in (folder / "journal.jsonl").read_text(errors="replace").splitlines():
+        # Cut by the end of its process, or not written by one.
+        with suppress(ValueError, RecursionError, TypeError, AttributeError, KeyError):
             entry = json.loads(line)
             if "train/loss" in entry.get("metrics", {}):
-                last = max(last, entry["step"])
+                last = max(last, int(entry["step"]))
     return last
 
 
@@ -93,7 +104,13 @@ def go_on(job: Job, found: Checkpoint | None, lengths: list[list[int]], tracker:
 
     job.lengths = lengths
     if found is not None:
-        restore(job, found)
+        try:
+            restore(job, found)
+        except UserError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError, OverflowError) as error:
+            said = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            raise UserError(f"{found.folder}: what it holds is no state of this training ({said})") from error
     job.follow_length()
     if found is None:
         return

@@ -13,6 +13,7 @@ from xp import hub
 from xp.data.base import Data
 from xp.data.splits import Side
 from xp.error import UserError, nearest
+from xp.unpickled import unpickled
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -63,16 +64,21 @@ class Hub(Data, name="hub"):
 
     def _split(self, split: str, wanted: str | None, streaming: bool = False) -> Any:
         from datasets import load_dataset
-        from datasets.exceptions import DatasetsError
+        from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
 
         if wanted is None:
             return None
+        if self.path in _PACKAGED_DATASETS_MODULES:  # It would read what lies in the current folder, pickles as well.
+            raise UserError(
+                f"data.path={self.path}: this is no repository; use data=files, or ./{self.path} for a folder"
+            )
         if not os.path.isdir(self.path):
             hub.settle()
         logging.getLogger("datasets.packaged_modules").setLevel(logging.CRITICAL)  # What it says is in the error too.
         try:
-            rows = load_dataset(self.path, self.subset, split=wanted, revision=self.revision, streaming=streaming)
-        except (DatasetsError, ValueError, OSError, RuntimeError) as error:
+            with unpickled():
+                rows = load_dataset(self.path, self.subset, split=wanted, revision=self.revision, streaming=streaming)
+        except Exception as error:  # Whatever its readers raise on files that may hold anything.
             raise UserError(self._told(split, wanted, error)) from error
         self._check_revision(rows)
         return rows

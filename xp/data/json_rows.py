@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from xp.data.loading import loaded, with_faults
 from xp.error import UserError
+from xp.unpickled import from_json
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 def read(paths: Sequence[str], key: str, skip: bool) -> Dataset:
     """All rows; with ``skip``, those that cannot be read have the reason in ``_fault``."""
-    options: dict[str, Any] = {"field": "data"} if whole(paths[0]) and "data" in json.loads(text(paths[0], key)) else {}
+    options: dict[str, Any] = {"field": "data"} if whole(paths[0]) and "data" in from_json(text(paths[0], key)) else {}
     suspect = [path for path in paths if not options and (_holes(path) or not _decodes(path))]
     try:
         rows = loaded("json", paths, key, **options)
@@ -78,10 +79,10 @@ def whole(path: str) -> bool:
         if start.lstrip()[:1] != b"{":
             return False
         try:
-            only = json.loads(start)
+            only = from_json(start)
         except ValueError:
             try:  # An object over several lines, unless the first line of several is broken.
-                only = json.loads(start + file.read())
+                only = from_json(start + file.read())
             except ValueError:
                 return False
             return isinstance(only, dict)
@@ -129,7 +130,7 @@ def _array(path: str) -> bool:
 def _items(path: str, key: str) -> Iterator[tuple[str, str, str | None]]:
     """Place, text and fault of each item of an array."""
     try:
-        found = json.loads(text(path, key))
+        found = from_json(text(path, key))
     except json.JSONDecodeError as error:
         raise UserError(f"{key}={path}: cannot be read as json: line {error.lineno}: {error.msg}") from error
     for number, item in enumerate(found, 1):
@@ -145,7 +146,7 @@ def _lines(path: str) -> Iterator[tuple[str, str, str | None]]:
         decoded = line.decode("utf-8", errors="replace").strip()
         try:
             line.decode("utf-8")
-            if not isinstance(json.loads(decoded), dict):
+            if not isinstance(from_json(decoded), dict):
                 fault = "is no json object"
         except UnicodeDecodeError:
             fault = "is not UTF-8"

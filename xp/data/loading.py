@@ -26,12 +26,11 @@ def loaded(kind: str, files: Sequence[str], key: str, **options: Any) -> Dataset
         UserError: they cannot be read.
     """
     from datasets import load_dataset
-    from datasets.exceptions import DatasetGenerationError
 
     logging.getLogger("datasets.packaged_modules").setLevel(logging.CRITICAL)  # What it says is in the error too.
     try:
         return load_dataset(kind, data_files=list(files), split="train", **options)
-    except (DatasetGenerationError, ValueError, OSError) as error:
+    except Exception as error:  # Whatever its readers raise on a file that may hold anything.
         if "corresponds to no data" in str(error):
             raise UserError(f"{key}={','.join(files)}: the {key.rpartition('.')[2]} split has no rows") from error
         cause = str(error.__cause__ or error).strip().splitlines()

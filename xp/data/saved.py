@@ -36,7 +36,7 @@ class Saved(Data, name="saved"):
             raise UserError(f"data.path={self.path}: no such folder.{nearest(path, beside) if beside else ''}")
         try:
             found = load_from_disk(path)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except Exception as error:  # Whatever it raises on files that may hold anything.
             said = " ".join(str(error).split())
             raise UserError(f"data.path={self.path}: cannot be read as a saved data set: {said}") from error
         if isinstance(found, Dataset):

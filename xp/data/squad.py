@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from xp.data.json_rows import text, whole
 from xp.error import UserError
+from xp.unpickled import from_json
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -17,7 +18,7 @@ def told(path: str) -> bool:
     """Whether a json file is laid out like SQuAD's."""
     if not whole(path):
         return False
-    data = json.loads(text(path, "data")).get("data")
+    data = from_json(text(path, "data")).get("data")
     return isinstance(data, list) and any(isinstance(each, dict) and "paragraphs" in each for each in data)
 
 
@@ -42,7 +43,7 @@ def read(paths: Sequence[str], key: str) -> Dataset:
     made: list[dict[str, Any]] = []
     for path in paths:
         try:
-            content = json.loads(text(path, key))
+            content = from_json(text(path, key))
         except json.JSONDecodeError as error:
             raise UserError(f"{key}={path}: cannot be read as json: line {error.lineno}: {error.msg}") from error
         made += _questions(content, f"{key}={path}")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from xp.data.columns import FAULT, ROW
 from xp.data.loading import loaded
 from xp.error import UserError
+from xp.unpickled import from_json
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
@@ -101,7 +102,7 @@ def json_lines(files: Sequence[str], key: str, skip: bool) -> tuple[Any, Iterato
 
 def _object(line: bytes) -> tuple[dict[str, Any], str | None]:
     try:
-        row = json.loads(line.decode("utf-8"))
+        row = from_json(line.decode("utf-8"))
     except UnicodeDecodeError:
         return {}, "is not UTF-8"
     except json.JSONDecodeError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from xp import hub
 from xp.component import Component
 from xp.error import UserError, nearest
+from xp.unpickled import Pickled, held, told, unpickled
 
 if TYPE_CHECKING:
     import torch
@@ -178,13 +180,18 @@ def loading(path: str, auto_class: str = "", revision: str | None = None) -> Ite
     from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
 
-    more = (StrictDataclassError, SafetensorError)
+    os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")  # It would have a stranger's program convert weights.
+    more = (StrictDataclassError, SafetensorError, RecursionError, ArithmeticError, AssertionError)
     try:
-        yield
+        with unpickled():
+            yield
     except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError, ImportError, *more) as error:
         if isinstance(error, UserError):
             raise
         said = " ".join(str(error).split())
+        lacking = "cannot be loaded with `safetensors`" in said or "no file named" in said
+        if isinstance(error, Pickled) or (lacking and (not os.path.isdir(path) or held(Path(path)))):
+            raise UserError(f"model.path={path}: {told(path, auto_class)}") from error
         if "trust_remote_code" in said:
             said = "its repository wants to run its own code; read that code, then set model.trust_remote_code=true"
         elif "Some modules are dispatched on the CPU or the disk" in said:
@@ -202,4 +209,4 @@ def loading(path: str, auto_class: str = "", revision: str | None = None) -> Ite
             if key == "revision":
                 raise UserError(f"model.revision={revision}: {why}") from error
             said = f"there is no such folder here; as an id of the hub: {why}"
-        raise UserError(f"model.path={path}: {said[:400]}") from error
+        raise UserError(f"model.path={path}: {said[:400] or repr(error)[:400]}") from error

@@ -60,6 +60,8 @@ def _parts(layer: Any) -> list[torch.Tensor]:
     state = getattr(layer.weight, "quant_state", None)
     if state is not None:
         return [layer.weight, *(value for value in state.as_dict().values() if hasattr(value, "element_size"))]
+    if not hasattr(layer.weight, "SCB"):
+        raise ValueError("its config says that its weights are quantized, and they are stored as plain numbers")
     scales = layer.weight.SCB if layer.weight.SCB is not None else layer.state.SCB
     return [layer.weight, *([] if scales is None else [scales])]
 

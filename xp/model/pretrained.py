@@ -16,6 +16,7 @@ from xp.error import UserError, nearest
 from xp.model import footprint, placement, quantization, stored
 from xp.model.architecture import able, label_names, on_meta, renamed_base, renewed_head
 from xp.model.base import Described, Loaded, Model, Wish, loading, nameless
+from xp.model.foreign import check_config
 from xp.model.processor import load_processor
 from xp.model.tokenizer import settle_pad
 
@@ -150,6 +151,7 @@ class Pretrained(Model, name="pretrained"):
 
         with loading(self.path, revision=self.revision):
             described = self._config(path)
+        check_config(described, self.path, self.trust_remote_code)
         self._check_config(described)
         labels = self._labels(described, wish)
         values = wish.config(labels) | self.config
@@ -180,6 +182,7 @@ class Pretrained(Model, name="pretrained"):
                     dtype=self._dtype(wish),
                     ignore_mismatched_sizes=wish.train or path != described_by,
                     output_loading_info=True,
+                    use_safetensors=True,
                     **placing,
                     **self._source,
                     **more,
@@ -207,7 +210,8 @@ class Pretrained(Model, name="pretrained"):
         measured = None
         if quantization.quantized(network):
             quantization.settle(network, wish.computes_in)
-            measured = footprint.measure(network)
+            with loading(self.path):
+                measured = footprint.measure(network)
         elif self.quantization:
             raise UserError(
                 f"model.quantization={self.quantization}: no layer was quantized, for none is on a GPU; give another "

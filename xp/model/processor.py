@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from xp.error import UserError, nearest
+from xp.model.foreign import check_templates
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -25,6 +26,7 @@ def load_processor(kind: str, path: str, wanted: dict[str, Any], **source: Any) 
     import transformers
 
     processor = saved_processor(kind, path, **source)
+    check_templates(processor, path)
     if not wanted:
         return processor
     check_options(processor, wanted)

@@ -14,6 +14,7 @@ from typing import Any
 from xp.error import UserError, nearest
 from xp.prediction.lines import decoded, readable, rows
 from xp.task import Task
+from xp.unpickled import from_json
 
 TABLES = (".txt", ".csv", ".tsv", ".json", ".jsonl")
 MEDIA = {
@@ -149,7 +150,7 @@ def _contents(file: str, task: Task) -> Iterator[tuple[Any, str]]:
             elif ending == ".jsonl":
                 yield from ((decoded(line), f"{file}:{at}") for at, line in enumerate(lines, 1) if line.strip())
             elif ending == ".json":
-                whole = json.load(lines)
+                whole = from_json(lines.read())
                 values = whole if isinstance(whole, list) and not _chat(whole) else [whole]
                 yield from ((value, f"{file}[{at}]") for at, value in enumerate(values))
             else:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from xp.error import UserError
+from xp.unpickled import from_json
 
 
 def readable(text: str) -> Any:
@@ -23,7 +24,7 @@ def decoded(line: str) -> Any:
     if isinstance(fault := readable(line), ValueError):
         return fault
     try:
-        return json.loads(line)
+        return from_json(line)
     except json.JSONDecodeError as error:
         return ValueError(f"this line is no json: {error}")
 

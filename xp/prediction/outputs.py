@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,10 @@ from xp.secret import redacted
 
 SMALL = 64
 """An array of more numbers than this becomes a file."""
+
+
+UNSAFE = r"[^\w-]"
+"""What of a model's words does not become part of a file's name."""
 
 
 def write(outcomes: list[Outcome], folder: Path) -> tuple[Path, list[dict[str, Any]]]:
@@ -106,7 +111,8 @@ def plain(value: Any, folder: Path, stem: str) -> Any:
     if isinstance(value, dict):
         if "audio" in value and "sampling_rate" in value and hasattr(value["audio"], "dtype"):
             value = value | {"audio": Sound(value["audio"], value["sampling_rate"])}
-        return {str(name): plain(each, folder, f"{stem}-{name}") for name, each in value.items()}
+        names = {name: re.sub(UNSAFE, "_", str(name)) for name in value}
+        return {str(name): plain(each, folder, f"{stem}-{names[name]}") for name, each in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(each, folder, f"{stem}-{at}" if len(value) > 1 else stem) for at, each in enumerate(value)]
     if value is None or isinstance(value, (str, int, float)):

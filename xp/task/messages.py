@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from xp.error import UserError, nearest
+from xp.unpickled import from_json
 
 PAIRS = {"instruction": ("instruction", "output"), "prompt": ("prompt", "completion")}
 """Columns of one question and its answer, by the first."""
@@ -158,7 +158,7 @@ def _listed(value: Any, column: str) -> list[Any]:
     """A list, or the list that a text holds as JSON: csv has no lists, and parquet none of mixed shapes."""
     if isinstance(value, str):
         try:
-            value = json.loads(value)
+            value = from_json(value)
         except ValueError as error:
             raise UserError(f"{column}: is a text, and not JSON of a list: {error}") from error
     if value is None:

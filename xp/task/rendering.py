@@ -16,6 +16,10 @@ Tools = list[Any] | None
 """Functions that a conversation may call, as JSON schemas."""
 
 
+BOUNDS = (ArithmeticError, RecursionError, MemoryError, SyntaxError)
+"""What a template runs into that asks for too much; Jinja's sandbox lets no range be longer than 100,000."""
+
+
 def render(
     messages: list[Message], processor: Any, tools: Tools = None, *, prompt: bool = False, marks: bool = False
 ) -> tuple[str, list[Span]]:
@@ -43,7 +47,7 @@ def render(
             add_generation_prompt=prompt,
             **processor.special_tokens_map,
         )
-    except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
+    except (TemplateError, TypeError, ValueError, LookupError, AttributeError, *BOUNDS) as error:
         raise UserError(f"the template says: {' '.join(str(error).split()) or type(error).__name__}") from error
     return texts[0], [(start, end) for start, end in spans[0] if start < end] if marks else []
 

@@ -43,7 +43,7 @@ def read(template: str) -> str:
     text = Path(template).expanduser().read_text("utf-8")
     try:
         _compile_jinja_template(text)
-    except TemplateError as error:
+    except (TemplateError, RecursionError, SyntaxError) as error:
         line = getattr(error, "lineno", None)
         raise UserError(f"task.template={template}:{f' line {line}:' if line else ''} {error}") from error
     return text

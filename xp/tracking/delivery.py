@@ -186,7 +186,7 @@ class Delivery:
         if not known:
             return
         try:
-            client = self.tracking.model_copy(update={"uri": known["uri"]}).client()
+            client = self.tracking.at(str(known["uri"]), self.folder.parent).client()
             if client.get_run(known["run_id"]).info.status == "RUNNING":
                 client.set_tag(known["run_id"], "xp.error", f"it goes on at {self.tracking.uri}")
                 client.set_terminated(known["run_id"], "KILLED")
@@ -220,7 +220,8 @@ class Delivery:
         """MLflow's id of the sweep's run, which is made first; empty if that one is elsewhere, or was deleted."""
         folder = Path(os.path.normpath(self.folder / path))
         known = journal.delivered(folder)
-        if journal.destination(folder)[0] != self.tracking.uri:
+        beside = folder.parent == Path(os.path.normpath(self.folder)).parent
+        if not beside or journal.destination(folder)[0] != self.tracking.uri:
             return ""
         if known.get("run_id"):
             return str(known["run_id"])

@@ -85,7 +85,7 @@ def entries(folder: Path, start: int = 0, end: int | None = None) -> Iterator[tu
                 return
             try:
                 entry = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 entry = {}
             yield start, entry if isinstance(entry, dict) else {}
 
@@ -146,14 +146,15 @@ def destination(folder: Path) -> tuple[str, str]:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = json.loads(file.read_text())
-    except FileNotFoundError:
+        found = json.loads(file.read_text())
+    except (OSError, ValueError, RecursionError):
         return {}
-    return found
+    return found if isinstance(found, dict) else {}
 
 
 def _replace(file: Path, about: dict[str, Any]) -> None:
     part = file.with_name(f"{file.name}.part")
+    part.unlink(missing_ok=True)  # A link would be followed.
     part.write_text(json.dumps(about) + "\n")
     os.replace(part, file)
 
@@ -196,7 +197,7 @@ def lives(about: dict[str, Any]) -> bool:
     try:
         process = psutil.Process(about["process"])
         return abs(process.create_time() - about["since"]) < 1 and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
+    except (psutil.NoSuchProcess, KeyError, TypeError, ValueError, OverflowError):
         return False
 
 

@@ -181,6 +181,9 @@ class Sending:
             superseded: whether it may be missing, because the run has gone on and makes it anew.
         """
         path = self.folder / str(entry.get("table") or entry.get("artifact"))
+        if self.folder.resolve() not in (path.resolve(), *path.resolve().parents):
+            self.lost(str(path), ValueError("it is not in the run's folder"))
+            return
         if not path.exists():
             if not superseded:
                 self.lost(str(path), FileNotFoundError("it is not there any more"))

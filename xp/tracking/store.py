@@ -14,6 +14,7 @@ from pydantic import model_validator
 
 from xp import secret
 from xp.component import Settings
+from xp.consent import check_store
 from xp.error import UserError
 
 if TYPE_CHECKING:
@@ -141,6 +142,15 @@ class Tracking(Settings):
                 raise error
             return str(made.experiment_id)
 
+    def at(self, uri: str, runs: Path) -> Tracking:
+        """This, with another address that a file in the folder of all runs names.
+
+        Raises:
+            UserError: it is a database that lies elsewhere.
+        """
+        check_store(uri, self.uri, runs)
+        return self.model_copy(update={"uri": uri})
+
     def locate(self, path: str, runs: str) -> str:
         """The folder of the model that ``mlflow:<run id>`` has logged; any other path as it is.
 
@@ -157,6 +167,8 @@ class Tracking(Settings):
             return self._downloaded(path, path.removeprefix("mlflow:"), runs)
 
     def _downloaded(self, path: str, run_id: str, runs: str) -> str:
+        if not re.fullmatch(r"[\w-]+", run_id):
+            raise UserError(f"model.path={path}: this is no id of a run; it is in the run's table")
         client = self.client()
         from mlflow.artifacts import download_artifacts
         from mlflow.exceptions import MlflowException

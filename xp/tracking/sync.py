@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from xp.consent import check_links, check_store
 from xp.error import UserError
 from xp.tracking import journal
 from xp.tracking.delivery import Delivery, left, told
@@ -44,6 +45,7 @@ def settle_earlier(here: Path, tracking: Tracking, say: Say, stopped: Callable[[
             uri, experiment = journal.destination(folder)
             if uri != tracking.uri or journal.delivered(folder).get("deleted") or _elsewhere(folder):
                 continue
+            check_links(folder, folder.name)
             _settle(folder, _there(tracking, uri, experiment), say)
         except Exception as error:  # No trouble of an earlier run may hold up this one, or another.
             say(f"{folder.name}, an earlier run, is not in MLflow yet: {told(error)}")
@@ -104,6 +106,8 @@ def sync(runs: Path, tracking: Tracking, say: Say) -> int:
             failed = True
             continue
         try:
+            check_store(where.uri, tracking.uri, runs)
+            check_links(folder, folder.name)
             if where.uri in away:
                 raise UserError(away[where.uri])
             arrived, run_id = _settle(folder, where, say)
