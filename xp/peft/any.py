@@ -41,7 +41,7 @@ class AnyMethod(Peft, name="any"):
         for name in SETTINGS:
             if getattr(self, name) and name not in known.options(kind):
                 raise ValueError(f"{name}: peft's {kind} has no such option; leave it out")
-        known.check_options(kind, set(self.options), SETTINGS)
+        known.check_options(kind, self.options, SETTINGS)
         return self
 
     @property

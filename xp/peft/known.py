@@ -6,6 +6,7 @@ import ast
 import re
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from xp.adapter.folder import UNSUPPORTED, methods, source
 from xp.error import nearest
@@ -42,6 +43,16 @@ def _fields(name: str, file: Path) -> set[str]:
     return own.union(*(_fields(base, file) for base in bases))
 
 
+INITIALISATIONS = ("True", "False", "gaussian", "orthogonal")
+"""Those of LoRA that neither change the base nor look at data: xp does not keep what the others would need."""
+
+ELSEWHERE = {"use_asa", "kasa_config", "monteclora_config", "auxiliary_loss_weight", "opt_weighted_loss_type"}
+"""Options that only peft's own losses and trainers honour; xp has the task's loss and its own loop."""
+
+UNTRAINED = {"ADALORA": "needs its ranks allocated after each step, which xp does not do yet; take lora or dora"}
+"""Methods whose adapters can be used, but not trained, and why."""
+
+
 def check_type(kind: str) -> str:
     """A method's name as peft spells it.
 
@@ -53,15 +64,17 @@ def check_type(kind: str) -> str:
         raise ValueError(f"type={kind}: the installed peft has no such method.{nearest(spelled, methods())}")
     if spelled in UNSUPPORTED:
         raise ValueError(f"type={kind}: such an adapter {UNSUPPORTED[spelled]}")
+    if spelled in UNTRAINED:
+        raise ValueError(f"type={kind}: such an adapter {UNTRAINED[spelled]}")
     return spelled
 
 
-def check_options(kind: str, given: set[str], settings: dict[str, str]) -> None:
+def check_options(kind: str, given: dict[str, Any], settings: dict[str, str]) -> None:
     """Refuse options that a method does not have, or that something else says.
 
     Args:
         kind: the method, as peft spells it.
-        given: names of the options.
+        given: the options.
         settings: options that have a setting of their own, and its name.
 
     Raises:
@@ -76,3 +89,8 @@ def check_options(kind: str, given: set[str], settings: dict[str, str]) -> None:
             raise ValueError(f"options.{name}: peft.{settings[name]} says that")
         if name in OURS | CLOSED:
             raise ValueError(f"options.{name}: xp decides that itself; leave it out")
+        if name in ELSEWHERE:
+            raise ValueError(f"options.{name}: peft honours it in its own loss or trainer alone; leave it out")
+        if name == "init_lora_weights" and str(given[name]) not in INITIALISATIONS:
+            words = ", ".join(INITIALISATIONS).lower()
+            raise ValueError(f"options.{name}={given[name]}: xp does not have this initialisation; take one of {words}")

@@ -53,7 +53,7 @@ class Lora(Peft, name="lora"):
 
     @model_validator(mode="after")
     def _known(self) -> Lora:
-        known.check_options("LORA", set(self.options), SETTINGS)
+        known.check_options("LORA", self.options, SETTINGS)
         return self
 
     @property
