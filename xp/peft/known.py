@@ -76,3 +76,15 @@ def check_options(kind: str, given: set[str], settings: dict[str, str]) -> None:
             raise ValueError(f"options.{name}: peft.{settings[name]} says that")
         if name in OURS | CLOSED:
             raise ValueError(f"options.{name}: xp decides that itself; leave it out")
+
+
+BESIDE = {"LN_TUNING", "TRAINABLE_TOKENS", "ADAPTION_PROMPT", "MULTITASK_PROMPT_TUNING"}
+"""Methods of a folder of their own that do not look at the weights of linear layers."""
+
+
+@cache
+def takes_quantized(kind: str) -> bool:
+    """Whether a method knows layers that bitsandbytes holds; the others would take their bytes for weights."""
+    files = [*(source() / "tuners" / kind.lower()).glob("*.py")]
+    words = re.compile("resolve_quantization_backend|bitsandbytes|PromptLearningConfig")
+    return kind in BESIDE or any(words.search(file.read_text()) for file in files)
