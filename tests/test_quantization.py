@@ -95,6 +95,23 @@ def test_bf16_is_the_same_on_all_backends_too(folder: str, run: Ran, bases: list
     assert all(each == bases[0] for each in bases)
 
 
+@pytest.mark.parametrize("word", ["nf4", "int8"])
+@pytest.mark.parametrize("method", ["hra", "loha", "fourierft", "osf", "delora"])
+def test_a_method_that_does_not_know_quantized_layers_is_refused(
+    method: str, word: str, folder: str, compose: Callable[..., Any]
+) -> None:
+    """It would take the bytes of a layer for its weights; some of them silently."""
+    from xp.peft import Purpose
+
+    given = ["model=pretrained", "task=text_classification", f"model.path={folder}", f"model.quantization={word}"]
+    composed = compose(*given, f"peft={method}")
+    network = loaded(compose("command=evaluate", "task=causal_lm", *given[:1], *given[2:])).network
+    with pytest.raises(
+        UserError, match=r"peft: \w+ has no layers for quantized weights; set model.quantization to null"
+    ):
+        composed.peft.apply(network, Purpose("SEQ_CLS", steps=3))
+
+
 def test_a_trained_bias_is_not_rounded_at_each_step(folder: str, run: Ran) -> None:
     settings = [*QLORA, f"model.path={folder}", "peft.bias=all"]
     with pytest.raises(UserError, match=r"peft.bias: bitsandbytes rounds the bias of .*q_proj.* to bfloat16 at each"):

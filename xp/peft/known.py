@@ -94,3 +94,15 @@ def check_options(kind: str, given: dict[str, Any], settings: dict[str, str]) ->
         if name == "init_lora_weights" and str(given[name]) not in INITIALISATIONS:
             words = ", ".join(INITIALISATIONS).lower()
             raise ValueError(f"options.{name}={given[name]}: xp does not have this initialisation; take one of {words}")
+
+
+BESIDE = {"LN_TUNING", "TRAINABLE_TOKENS", "ADAPTION_PROMPT", "MULTITASK_PROMPT_TUNING"}
+"""Methods of a folder of their own that do not look at the weights of linear layers."""
+
+
+@cache
+def takes_quantized(kind: str) -> bool:
+    """Whether a method knows layers that bitsandbytes holds; the others would take their bytes for weights."""
+    files = [*(source() / "tuners" / kind.lower()).glob("*.py")]
+    words = re.compile("resolve_quantization_backend|bitsandbytes|PromptLearningConfig")
+    return kind in BESIDE or any(words.search(file.read_text()) for file in files)

@@ -84,6 +84,11 @@ class Method:
         """
         if hasattr(network, "peft_config"):
             return self._further(network)
+        if getattr(network, "quantization_method", None) is not None and not known.takes_quantized(self.kind):
+            raise UserError(
+                f"peft: {self.kind} has no layers for quantized weights; set model.quantization to null, or use one "
+                "that has, such as peft=lora"
+            )
         config = self._config(purpose, layers.heads(network, purpose))
         adapted, lines = self._adapted(network, config)
         for line in lines:
