@@ -83,7 +83,7 @@ class Parent:
             jobs, key=lambda job: (math.isnan(job.objective), direction * (job.objective if job.result else 0))
         )
         known = (ends(self.folder) or [{}])[-1].get("status") == status
-        if self.tracker is None and not known and not self.helps:
+        if self.tracker is None and not known and all(job.ended for job in jobs) and not self.helps:
             self.open(jobs[0].run)  # Nothing was to be done, but it is open still, or has ended in another way.
         if self.tracker is not None:
             shutil.copytree(notes, self.folder, dirs_exist_ok=True)
