@@ -300,12 +300,12 @@ def test_each_setting_changes_what_is_written(
 
 def test_settings_on_the_input_change_what_is_written_to_it(encoder_decoder: Any, processor: Any) -> None:
     likely = {"max_new_tokens": 4, "sequence_bias": [["import", 60.0]]}
-    plain = write(from_yaml(Greedy, **likely), encoder_decoder, processor)
-    assert "import" in plain[2]
+    prompts = ["x", "import re; import os"]  # At the start of a text and after a space it is two tokens.
+    assert all("import" in text for text in write(from_yaml(Greedy, **likely), encoder_decoder, processor, prompts))
     for settings in ({"encoder_no_repeat_ngram_size": 1}, {"encoder_repetition_penalty": 0.01}):
-        changed = write(from_yaml(Greedy, **likely, **settings), encoder_decoder, processor)
-        assert "import" not in changed[2]  # It is in the input. A penalty below 1 is for what is.
-        assert "import" in changed[0]
+        without, within = write(from_yaml(Greedy, **likely, **settings), encoder_decoder, processor, prompts)
+        assert "import" in without
+        assert "import" not in within  # It is in the input. A penalty below 1 is for what is.
     with pytest.raises(UserError, match="guidance_scale: it is for decoders"):
         write(from_yaml(Greedy, guidance_scale=2.0), encoder_decoder, processor)
 

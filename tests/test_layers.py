@@ -12,8 +12,8 @@ from conftest import ROOT
 LAYERS = [
     {"secret", "world", "batching", "step", "pulse"},  # import nothing of xp
     {"error"},
-    {"component", "metric", "findings", "cache", "hub", "interrupt", "lock", "unpickled", "memory", "watch", "adapter"},
-    {"imports", "fault", "consent", "mishap"},
+    {"component", "metric", "findings", "cache", "hub", "interrupt", "lock", "unpickled", "memory", "watch"},
+    {"imports", "fault", "consent", "mishap", "adapter"},
     {"tracking", "hardware", "checkpoint", "optimizer"},
     {"model", "peft", "task", "data", "generation", "writer", "ledger"},
     {"training", "stream"},

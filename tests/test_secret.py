@@ -31,13 +31,13 @@ LEAK = """
 import os
 import sys
 
-from xp.peft import NoPeft, Peft
+from xp.peft import Peft
 
 
 class Leak(Peft, name="leak"):
     \"\"\"Tells all that it knows.\"\"\"
 
-    def apply(self, network, task_type, new):
+    def apply(self, network, purpose):
         known = [os.environ[name] for name in %r]
         try:
             raise KeyError(known)
