@@ -73,11 +73,11 @@ def test_what_is_left_of_steps_to_come_counts_for_nothing(tmp_path: Path) -> Non
         return sorted(each.name for each in tmp_path.iterdir())
 
     for kind, step in ((checkpoint.STEP, 4), (checkpoint.STEP, 9), (checkpoint.BEST, 4), (checkpoint.BEST, 8)):
-        checkpoint.write(checkpoint.path(tmp_path, kind, step), tensors, {"needs_best": 4})
+        checkpoint.write(checkpoint.path(tmp_path, kind, step), tensors, {"step": step, "needs_best": 4})
     (checkpoint.path(tmp_path, checkpoint.STEP, 9) / "weights.safetensors").unlink()
     writer = Writer(tmp_path, 1, done=4)
     writer.save(checkpoint.BEST, 6, tensors, {})
-    writer.save(checkpoint.STEP, 7, tensors, {"needs_best": 6})
+    writer.save(checkpoint.STEP, 7, tensors, {"step": 7, "needs_best": 6})
     writer.close()
     assert left() == ["best-00000006", "step-00000007"]
     writer = Writer(tmp_path, 0)
@@ -91,7 +91,7 @@ def test_no_room_leaves_the_checkpoints_before(tmp_path: Path) -> None:
 
     writer = Writer(tmp_path, 2)
     small, large = ({"weights": {"a": torch.zeros(size)}} for size in (10, 100_000))
-    writer.save(checkpoint.STEP, 1, small, {"needs_best": None})
+    writer.save(checkpoint.STEP, 1, small, {"step": 1, "needs_best": None})
     writer.wait()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -117,9 +117,9 @@ def _saves(folder: Path) -> None:
     """All that happens to checkpoints: what is left is cleared away, two are written with their best, two go."""
     tensors = {name: {"a": torch.arange(50.0)} for name in ("weights", "optimizer", "random")}
     writer = Writer(folder, 1, done=4)
-    writer.save(checkpoint.BEST, 8, {"weights": tensors["weights"]}, {})
-    writer.save(checkpoint.STEP, 8, tensors, {"needs_best": 8})
-    writer.save(checkpoint.STEP, 9, tensors, {"needs_best": 8})
+    writer.save(checkpoint.BEST, 8, {"weights": tensors["weights"]}, {"step": 8, "needs_best": None})
+    writer.save(checkpoint.STEP, 8, tensors, {"step": 8, "needs_best": 8})
+    writer.save(checkpoint.STEP, 9, tensors, {"step": 9, "needs_best": 8})
     writer.close()
 
 
@@ -129,7 +129,7 @@ def before(tmp_path: Path) -> Path:
     folder = tmp_path / "before"
     tensors = {name: {"a": torch.zeros(50)} for name in ("weights", "optimizer", "random")}
     for kind, step in ((checkpoint.BEST, 4), (checkpoint.STEP, 4), (checkpoint.BEST, 6), (checkpoint.STEP, 6)):
-        checkpoint.write(checkpoint.path(folder, kind, step), tensors, {"needs_best": step})
+        checkpoint.write(checkpoint.path(folder, kind, step), tensors, {"step": step, "needs_best": step})
     (checkpoint.path(folder, checkpoint.STEP, 6) / "weights.safetensors").unlink()
     for rest in ("step-00000009.part", "step-00000002.old"):
         shutil.copytree(checkpoint.path(folder, checkpoint.STEP, 6), folder / rest)

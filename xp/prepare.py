@@ -102,7 +102,8 @@ def prepare(
 
     def keep(job: Job) -> None:
         if recipe.keep_best and writer is not None:
-            writer.save(BEST, job.step, {"weights": state.weights(network)}, about)
+            mine = {"step": job.step, "needs_best": None}  # What `checkpoint.fault` asks of each.
+            writer.save(BEST, job.step, {"weights": state.weights(network)}, mine | about)
 
     def save(job: Job) -> None:
         tensors, values = state.capture(job)
