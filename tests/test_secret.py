@@ -142,7 +142,7 @@ def test_a_secret_in_a_setting_is_refused(
     with pytest.raises(UserError, match=f"^{key}: it holds .* leave it out") as caught:
         compose(override.replace("%s", "n0t4nyone"))
     assert "n0t4nyone" not in str(caught.value)
-    assert not Path("runs").exists()
+    assert not list(Path("runs").glob("*/run.yaml"))
 
 
 def test_inputs_are_settings_too(compose: Callable[..., Any]) -> None:
@@ -250,7 +250,8 @@ def test_secrets_are_nowhere_after_runs_that_went_well_and_ill(leak: Path) -> No
     sweep = command("-m", *SMALL, "imports=[leak]", "peft=none,leak", "seed=1", folder=leak, **ENVIRONMENT)
     assert sweep.returncode == 1
     assert "[1/2] peft=none: eval/accuracy" in sweep.stdout
-    assert "[2/2] peft=leak: retried, RuntimeError: 401 for https://***@host/x" in sweep.stdout
+    (told,) = [line for line in sweep.stdout.splitlines() if line.startswith("[2/2] peft=leak: ")]
+    assert "RuntimeError: 401 for https://***@host/x" in told
     (log,) = leak.glob("runs/sweep-*/1.log")
     assert "raise KeyError" in log.read_text()
     assert_nowhere(leak / "runs", single.stdout, single.stderr, sweep.stdout, sweep.stderr)
