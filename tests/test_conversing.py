@@ -56,7 +56,7 @@ def speaker(template: str = "plain", generation: Generation | None = None, **mor
 
 def desk(talk: Talk | None = None, **more: Any) -> tuple[Desk, list[str]]:
     said: list[str] = []
-    return Desk(talk or Talk(), speaker(**more), said.append, None), said
+    return Desk(talk or Talk(), speaker(**more), said.append), said
 
 
 # What the model sees
@@ -175,6 +175,36 @@ def test_system_undo_retry_and_clear() -> None:
     front.order("/system none")
     assert front.talk.messages == []
     assert said[-1] == "system: none"
+
+
+def test_adapters_are_switched_while_talking() -> None:
+    """Without its adapter a model answers as its base does."""
+    from peft import LoraConfig, get_peft_model
+
+    front, said = desk()
+
+    def answer() -> str:
+        talk = Talk()
+        talk.ask("What is a fig?")
+        return front.speaker.answer(front.speaker.fitted(talk)[0], [1, 1], lambda piece: None, lambda: False).text
+
+    with pytest.raises(UserError, match="this model has none"):
+        front.order("/adapter")
+    plain = answer()
+    torch.manual_seed(0)
+    config = LoraConfig(task_type="CAUSAL_LM", target_modules="all-linear", init_lora_weights=False, lora_alpha=400)
+    front.speaker.network = get_peft_model(front.speaker.network, config).eval()
+    adapted = answer()
+    assert adapted != plain
+    front.order("/adapter none")
+    assert answer() == plain
+    front.order("/adapter")
+    assert said[-1] == "adapters: default; answering with none"
+    front.order("/adapter default")
+    assert said[-1] == "adapters: default; answering with default"
+    assert answer() == adapted
+    with pytest.raises(UserError, match=r"/adapter defalt: there is no such adapter. Did you mean 'default'\?"):
+        front.order("/adapter defalt")
 
 
 def test_settings_are_checked_as_those_of_the_command_line() -> None:

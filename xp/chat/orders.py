@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 from pydantic import ValidationError
@@ -25,7 +24,7 @@ ORDERS = {
     "/save": "/save <file.json> writes the conversation",
     "/load": "/load <file.json> goes on with another conversation",
     "/attach": "/attach <file> sends an image or a sound along with the next message",
-    "/adapter": "show the adapters; /adapter <name> ... makes these active, /adapter none none of them",
+    "/adapter": "show the model's adapters; /adapter <name> answers with it, /adapter none without any",
     "/set": "show the settings of generation; /set <key>=<value> changes one",
     "/stats": "turns, tokens, speed, and how full the context is",
     "/exit": "end the chat, as Ctrl-D does",
@@ -39,7 +38,8 @@ class Desk:
     talk: Talk
     speaker: Speaker
     say: Callable[[str], None]
-    adapters: Any
+    without_adapter: bool = False
+    """Whether the adapters are switched off."""
 
     def order(self, line: str) -> bool:
         """Carry out an order; True where an answer is due now.
@@ -125,7 +125,22 @@ class Desk:
         self.say(f"{key}={value}")
 
     def _adapter(self, rest: str) -> None:
-        self.say(self.adapters(rest.split()))
+        network = self.speaker.network
+        names = list(getattr(network, "peft_config", {}))
+        if not names:
+            raise UserError("/adapter: this model has none; start the chat with model.path=<folder of an adapter>")
+        if rest and rest != "none" and rest not in names:
+            raise UserError(f"/adapter {rest}: there is no such adapter.{nearest(rest, [*names, 'none'])}")
+        if rest and not hasattr(network.base_model, "disable_adapter_layers"):
+            raise UserError("/adapter: an adapter of virtual tokens cannot be switched while talking")
+        if rest == "none":
+            network.base_model.disable_adapter_layers()
+        elif rest:
+            network.base_model.enable_adapter_layers()
+            network.set_adapter(rest)
+        self.without_adapter = rest == "none" or (self.without_adapter and not rest)
+        active = "none" if self.without_adapter else network.active_adapter
+        self.say(f"adapters: {', '.join(names)}; answering with {active}")
 
     def _stats(self, rest: str) -> None:
         said = [message["about"] for message in self.talk.messages if "about" in message]

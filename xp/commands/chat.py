@@ -50,7 +50,7 @@ def chat(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str, 
     context = _context(run, network, tokenizer)
     draft = load_draft(run, _wish(run, precision), device)
     speaker = Speaker(network, loaded.processor, run.generation, context, run.seed, draft, plain)
-    desk = Desk(talk, speaker, terminal.say, None)
+    desk = Desk(talk, speaker, terminal.say)
     tracker.opened()
     how = "plainly: it has no template of its own" if plain else "through its template"
     report.say(f"{run.choices['model']} answers {how}; /help says what can be ordered, Ctrl-D ends")
