@@ -142,10 +142,10 @@ def _begun(run: Run, folder: Path | None, origin: Origin | None, claim: Claim | 
 
     Whoever wants the same run twice by hand gets it twice.
     """
+    folder = folder or _frozen(run, origin)
     if claim is None:
         claim = Claim.of(run.values())
         claim.take()
-    folder = folder or _frozen(run, origin)
     claim.note(folder)
     return folder, claim
 

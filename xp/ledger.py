@@ -154,9 +154,16 @@ class Claim:
         return self.runs / FOLDER / self.identity[:32]
 
     def take(self) -> bool:
-        """Take the right; false where another process has it."""
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        lock = os.open(self.file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        """Take the right; false where another process has it.
+
+        Raises:
+            UserError: the ledger cannot be written.
+        """
+        try:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            lock = os.open(self.file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        except OSError as error:
+            raise UserError(f"{self.file}: nothing can be written there: {error.strerror}; mend that first") from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
