@@ -31,7 +31,7 @@ def client() -> Any:
 @pytest.fixture(scope="module")
 def folder_of_stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("stores")
-    (folder / "runs").mkdir()
+    (folder / "runs").mkdir(exist_ok=True)
     return folder
 
 
@@ -255,7 +255,7 @@ def test_what_cannot_be_run_again_is_one_line(
 
 def test_what_mlflow_holds_decides_no_place(compose: Callable[..., Any], tmp_path: Path) -> None:
     """The folder of runs, the store and the names of folders come from here, whoever has written the run."""
-    Path("runs").mkdir()
+    Path("runs").mkdir(exist_ok=True)
     choices = compose().choices | {"model": "../../elsewhere"}
     elsewhere = {"uri": f"sqlite:///{tmp_path}/other/m.db", "experiment": "mine", "log_model": False}
     where = made(frozen(compose, runs_folder=str(tmp_path / "other"), tracking=elsewhere, choices=choices))

@@ -240,6 +240,7 @@ def test_a_mistake_in_several_processes_is_a_failed_run(corpus: Path) -> None:
 
     (corpus / "other.jsonl").write_text('{"text": "apple", "label": "friut"}\n')
     ended = command(*SMALL, "data.eval=other.jsonl", "backend=accelerate", "backend.processes=2", folder=corpus)
+    command("command=sync", folder=corpus)  # On a busy machine rank 0 may have been ended before MLflow had all.
     assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
     client = MlflowClient(f"sqlite:///{corpus}/runs/mlflow.db")
     (tracked,) = client.search_runs([client.get_experiment_by_name("xp").experiment_id])

@@ -121,6 +121,8 @@ def test_another_number_of_processes_goes_on(compose: Callable[..., Any], odd: C
     assert told(only()) != []
     assert go_on("imports=[]", "backend.processes=1", "backend=torch") == only()
     for mine, theirs in zip(told(only()), told(whole), strict=True):
+        for point in (mine, theirs):
+            point.pop("train/padding", None)  # Each process pads its own sequences.
         assert mine == pytest.approx(theirs, rel=1e-4)
 
 

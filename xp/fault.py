@@ -46,7 +46,7 @@ def _class_at(path: list[str], values: Any, settings: type[Settings]) -> type[Se
         kinds = [field.annotation, *get_args(field.annotation)] if field else []
         for kind in kinds:
             if isinstance(kind, type) and issubclass(kind, Component) and Component in kind.__bases__:
-                settings = kind.find(values["name"]) if isinstance(values, dict) else kind
+                settings = kind.find(str(values["name"])) if isinstance(values, dict) and "name" in values else kind
             elif isinstance(kind, type) and issubclass(kind, Settings):
                 settings = kind
     return settings

@@ -10,11 +10,15 @@ from xp import interrupt, memory, pulse
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """What a disk says that takes no more: it is full, so is one's share of it, or it is read-only."""
 
+LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
+"""What torch says of a process that is gone; the starter is about to say which."""
+
 
 def explained(failure: Exception, command: str, folder: Path) -> str | None:
     """What is to be said of a failure that is not the program's: the memory's, the disk's, another process's."""
     goes_on = f"python -m xp resume={folder} goes on" if command == "train" else "run it again"
-    if said := pulse.verdict(seconds=3):  # It is how this process notices that another one has died.
+    lost = any(word in str(failure) for word in LOST)
+    if said := pulse.verdict(seconds=15 if lost else 3):  # It is how this process notices that another one has died.
         interrupt.closing()
         return f"{said}; {goes_on}"
     first = (str(failure).strip().splitlines() or ["no more of it"])[0]

@@ -25,7 +25,7 @@ from xp.run import Run
 from xp.tracking import abandon
 from xp.watch import Watch
 
-GRACE = 8
+GRACE = 12
 """Seconds that the others have to end by themselves once one has, before they are ended."""
 
 PRELOAD = ["torch", "transformers", "datasets", "accelerate", "sklearn.metrics", "xp.metric.base", "xp.commands",
