@@ -333,12 +333,13 @@ def wish(task: QuestionAnswering, train: bool = True) -> Wish:
         peft_type=task.peft_type,
         train=train,
         locate=lambda path: path,
+        device=torch.device("cpu"),
+        computes_in=torch.float32,
     )
 
 
 def load(path: str, train: bool = True) -> Any:
-    settings: dict[str, Any] = {"revision": None, "trust_remote_code": False, "dtype": "auto", "config": {}}
-    model = Pretrained(name="pretrained", path=path, processor={}, **settings)
+    model = from_yaml(Pretrained, path=path)
     return model.load(wish(task(), train))
 
 

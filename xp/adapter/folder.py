@@ -67,12 +67,13 @@ def is_adapter(path: str) -> bool:
     return Path(path, CONFIG).is_file()
 
 
-def read(path: str, key: str) -> Folder:
+def read(path: str, key: str, weights: bool = True) -> Folder:
     """What the adapter in a folder says of itself.
 
     Args:
         path: the folder.
         key: the setting that names it, with its value.
+        weights: whether they must be there.
 
     Raises:
         UserError: there is none, it cannot be read, or it asks for what an adapter has no business with.
@@ -95,7 +96,7 @@ def read(path: str, key: str) -> Folder:
     if kind in UNSUPPORTED:
         raise UserError(f"{key}: an adapter of {kind} {UNSUPPORTED[kind]}")
     _check_harmless(values, key)
-    if not any(Path(path, name).is_file() for name in WEIGHTS):
+    if weights and not any(Path(path, name).is_file() for name in WEIGHTS):
         raise UserError(f"{key}: the adapter has no weights ({WEIGHTS[0]} is missing)")
     base = values.get("base_model_name_or_path") or None
     return Folder(str(path), key, kind, values.get("task_type"), base, values.get("revision"), values)

@@ -67,7 +67,7 @@ class Pretrained(Model, name="pretrained"):
         path = self._folder(wish)
         if not adapter.is_adapter(path):
             return self._describe(path, wish)
-        folder = adapter.read(path, f"model.path={self.path}")
+        folder = adapter.read(path, f"model.path={self.path}", weights=False)
         return self._describe(path if folder.has_config else self._base(folder, wish), wish)
 
     def skeleton(self, wish: Wish) -> Callable[[], PreTrainedModel] | None:
