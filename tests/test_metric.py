@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ SAMPLES: dict[str, tuple[Any, Any]] = {
 @pytest.fixture
 def registry() -> Iterator[dict[str, metric.Entry]]:
     """The registry, as it was again afterwards."""
+    for module in {entry.module for entry in metric.METRICS.values()}:
+        import_module(module)  # A module that is imported later would be forgotten afterwards, for good.
     before, makers = dict(metric.METRICS), dict(metric._makers)
     yield metric.METRICS
     for kept, was in ((metric.METRICS, before), (metric._makers, makers)):
