@@ -645,7 +645,7 @@ def test_warnings_are_told_and_tracked(run: Ran, talks: list[str], capsys: pytes
     result = run(*talks, "task.template=chatml", "task.add_tokens=true", "training.max_steps=1")
     told = "writes no begin token"
     assert told in " ".join(capsys.readouterr().out.split())
-    client = MlflowClient(tracking_uri="sqlite:///runs/mlflow.db")
+    client = MlflowClient(tracking_uri=f"sqlite:///{Path('runs/mlflow.db').absolute()}")
     assert told in client.get_run(result["run_id"]).data.tags["xp.warnings.train"]
 
 

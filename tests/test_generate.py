@@ -149,7 +149,7 @@ def test_each_line_says_what_was_asked_what_follows_why_it_ended_and_how_long_it
     assert "finish" in shown
     import mlflow
 
-    client = mlflow.MlflowClient("sqlite:///runs/mlflow.db")
+    client = mlflow.MlflowClient(f"sqlite:///{Path('runs/mlflow.db').absolute()}")
     names = {each.path for each in client.list_artifacts(result["run_id"])}
     assert {"generations.jsonl", "generations.json", "result.json"} <= names
     table = json.loads(Path(client.download_artifacts(result["run_id"], "generations.json")).read_text())

@@ -91,7 +91,8 @@ def test_micro_batches_become_smaller_until_they_fit(
 ) -> None:
     """And then the run is that which had this size from its begin, to the last bit, if that is where it was found.
 
-    What fits is for the allocator to say: now and then a step finds out what the one before did not.
+    What fits is for the allocator to say: now and then a step finds out what the one before did not. Then the steps
+    before have drawn their dropout for larger micro-batches, and the curves are alike, not the same.
     """
     from mlflow import MlflowClient
 
@@ -113,7 +114,7 @@ def test_micro_batches_become_smaller_until_they_fit(
         assert curves[0] == curves[1]
         assert result["digest"] == whole["digest"]
     for one, other in zip(*curves, strict=True):
-        assert one == pytest.approx(other, rel=1e-4)
+        assert one == pytest.approx(other, rel=1e-2)
 
 
 @pytest.mark.slow  # Two runs may find different sizes: what fits is for the allocator to say.

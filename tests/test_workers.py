@@ -60,7 +60,7 @@ def odd(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str
     sys.modules.pop("odd", None)
 
 
-@pytest.mark.slow  # It fails at times: the journal may name torch's lost connection instead of the process.
+@pytest.mark.slow
 def test_whatever_a_process_does_the_run_ends_and_goes_on(
     compose: Callable[..., Any], odd: Callable[[str], None]
 ) -> None:

@@ -18,8 +18,8 @@ def explained(failure: Exception, command: str, folder: Path) -> str | None:
     """What is to be said of a failure that is not the program's: the memory's, the disk's, another process's."""
     goes_on = f"python -m xp resume={folder} goes on" if command == "train" else "run it again"
     lost = any(word in str(failure) for word in LOST)
+    interrupt.closing()  # Before the wait: the starter says it once more by a signal.
     if said := pulse.verdict(seconds=15 if lost else 3):  # It is how this process notices that another one has died.
-        interrupt.closing()
         return f"{said}; {goes_on}"
     first = (str(failure).strip().splitlines() or ["no more of it"])[0]
     if memory.short(failure):
