@@ -151,6 +151,7 @@ def _start(overrides: list[str], config_dir: str | None) -> int:
         from xp.tracking import sync
 
         return sync(Path(run.runs_folder), run.tracking, print)
+    run.check_files()
     gc.enable()
     from xp.launch import start
 

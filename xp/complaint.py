@@ -89,14 +89,27 @@ def _explained(error: Exception, overrides: list[str], folder: Path) -> str:
         form = "quote values with special signs: 'key=\"value\"', in a list each: 'key=[\"a >= 1\"]'"
         return f"{error.override}: this does not parse; {form}"
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else None
-    said = " ".join(str(cause or error).split())
+    said, whole = (" ".join(str(each).split()) for each in (cause or error, error))
     group = re.search(r"Could not override '([^'@]+)'. No match in the defaults list", str(error))
     if group:
         return no_such_key(group[1], overrides, folder)
+    if merged := re.match(r"In '(\S+)': \w+ raised while composing config: Cannot merge (\w+) with (\w+)", whole):
+        kinds = {"DictConfig": "a mapping", "ListConfig": "a list"}
+        new, old = kinds.get(merged[3]), kinds.get(merged[2])
+        return f"{merged[1]}.yaml: {'.'.join(_merging(error))}: {new} stands where there is {old}"
     key = getattr(cause, "full_key", None)
     if cause is not None and key and "not in struct" in said:
         return no_such_key(key, overrides, folder)
     return said
+
+
+def _merging(error: Exception) -> Iterator[str]:
+    """The key at which OmegaConf could not merge, part by part; it does not say so, but was there."""
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_name == "_map_merge":
+            yield str(trace.tb_frame.f_locals.get("key"))
+        trace = trace.tb_next
 
 
 def no_such_key(key: str, overrides: list[str], folder: Path) -> str:

@@ -20,13 +20,14 @@ class UserError(ValueError):
 def nearest(word: str, words: Iterable[str]) -> str:
     """``" Did you mean 'lora'?"``, or the valid words where none is near, to end an error message with.
 
-    Near is what differs in few letters (``lroa``), what the word's letters are the initials of (``lr`` for
-    ``learning_rate``), and what contains it or is contained in it (``num_train_epochs`` for ``epochs``).
+    Near is what has the same letters (``lroa``) or differs in few, what the word's letters are the initials of (``lr``
+    for ``learning_rate``), and what contains it or is contained in it (``num_train_epochs`` for ``epochs``).
     """
     from difflib import get_close_matches
 
     words = sorted(set(words))
-    close = get_close_matches(word, words, n=1, cutoff=0.7)
+    close = [each for each in words if sorted(each) == sorted(word)]
+    close += get_close_matches(word, words, n=1, cutoff=0.7)
     close += [each for each in words if word == "".join(part[:1] for part in each.split("_"))]
     close += [each for each in sorted(words, key=len, reverse=True) if len(each) > 3 and each in word]
     close += [each for each in words if len(word) > 3 and word in each]

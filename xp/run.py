@@ -25,7 +25,7 @@ from xp.model import Model, check_trainable
 from xp.peft import Peft
 from xp.prediction import Prediction
 from xp.task import Task, Trainable
-from xp.tracking import Tracking
+from xp.tracking import Tracking, run_in
 from xp.training import Training
 
 
@@ -184,6 +184,26 @@ class Run(Settings):
     def read(cls, file: Path) -> Run:
         """The run that was frozen to ``file`` by `write`."""
         return cls.parse(json.loads(file.read_text()))
+
+    def check_files(self) -> None:
+        """See whether the files that the settings name are there, before anything heavy is imported.
+
+        Raises:
+            UserError: one is not; says which setting names it.
+        """
+        if self.command in ("tasks", "diff", "sync"):
+            return
+        run_in(getattr(self.model, "path", ""))
+        self.model.check_files()
+        self.task.check_files()
+        if self.command in ("train", "evaluate", "show"):
+            self.data.check_files(self.command != "evaluate")
+        elif self.inputs is not None:
+            from xp.prediction import inputs
+            from xp.prediction.prompts import Prompts
+
+            takes = Prompts(name="text_generation") if self.command == "generate" else self.task
+            inputs.check_files(self.inputs, takes)
 
     def values(self) -> dict[str, Any]:
         """All settings as plain values, nested as in the config."""

@@ -13,6 +13,7 @@ from hydra._internal.sources_registry import SourcesRegistry
 from hydra.plugins.config_source import ConfigLoadError, ConfigResult
 from omegaconf import OmegaConf
 from omegaconf._utils import get_yaml_loader
+from omegaconf.errors import OmegaConfBaseException
 
 from xp.error import UserError
 
@@ -43,11 +44,19 @@ class Files(FileConfigSource):
             raise ConfigLoadError(f"Config not found : {path}")
         text = read(path)
         return ConfigResult(
-            config=OmegaConf.create(parsed(text, path)),
+            config=_config(parsed(text, path), path),
             path=f"{self.scheme()}://{self.path}",
             provider=self.provider,
             header=self._get_header_dict(text[:512]),
         )
+
+
+def _config(values: dict[Any, Any], path: str) -> Any:
+    try:
+        return OmegaConf.create(values)
+    except OmegaConfBaseException as error:
+        key = f"{error.full_key}: " if error.full_key else ""
+        raise UserError(f"{path}: {key}{str(error).splitlines()[0]}") from error
 
 
 def register() -> None:

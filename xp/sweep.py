@@ -68,6 +68,7 @@ class Jobs:
         run = Run.parse(self.composer.values(overrides))
         if run.command in ("show", "tasks", "chat", "diff", "sync"):
             raise UserError(f"command={run.command}: it has no result that a sweep could compare; leave out -m")
+        run.check_files()
         return run
 
     def _name(self, batch: Sequence[Sequence[str]], number: int, first: int, error: str) -> str:

@@ -72,6 +72,16 @@ class Data(Component):
                 raise ValueError(f"{name}={said}: it needs all rows at once, which streaming=true never has; unset one")
         return self
 
+    def check_files(self, train: bool) -> None:
+        """See whether the files that the settings name are there, before anything heavy is imported.
+
+        Args:
+            train: whether rows to train on are needed.
+
+        Raises:
+            UserError: one is not, or cannot be what it is to be.
+        """
+
     @abstractmethod
     def read(self, train: bool) -> tuple[Dataset | None, Dataset | None, str]:
         """The train and eval rows as the source has them, and where they come from.

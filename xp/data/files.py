@@ -59,6 +59,13 @@ class Files(Data, name="files"):
     tag_column: int
     """Column of a conll file that holds the tags, counted from 0; -1 is the last one."""
 
+    def check_files(self, train: bool) -> None:
+        """The files of each split, and that they are of one kind."""
+        sides: list[Side] = ["train", "eval"] if train else ["eval"]
+        for side in sides:
+            if paths := self._paths(getattr(self, side)):
+                self._format(side, paths)
+
     def read(self, train: bool) -> tuple[Dataset | None, Dataset | None, str]:
         """Each split's files, read by datasets where it has a reader."""
         parts = [f"{split}={value}" for split, value in (("train", self.train), ("eval", self.eval)) if value]

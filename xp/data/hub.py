@@ -6,6 +6,7 @@ import logging
 import os
 import re
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,26 @@ class Hub(Data, name="hub"):
     eval: str | None
     """Name of the split to evaluate on."""
 
+    def check_files(self, train: bool) -> None:
+        """The folder, where the path is one and no repository's id."""
+        if self._is_reader:  # It would read what lies in the current folder, pickles as well.
+            raise UserError(
+                f"data.path={self.path}: this is no repository; use data=files, or ./{self.path} for a folder"
+            )
+        if not os.path.isdir(self.path) and self._is_folder:
+            raise UserError(f"data.path={self.path}: there is no such folder")
+
+    @property
+    def _is_reader(self) -> bool:
+        """Whether it is the name of one of the readers that datasets itself brings."""
+        places = getattr(find_spec("datasets"), "submodule_search_locations", None) or []
+        return any(Path(place, "packaged_modules", self.path).is_dir() for place in places) and "/" not in self.path
+
+    @property
+    def _is_folder(self) -> bool:
+        """Whether the path can be no repository's id."""
+        return self.path.startswith((".", "/", "~")) or self.path.count("/") > 1
+
     def read(self, train: bool) -> tuple[Dataset | None, Dataset | None, str]:
         """Each split, from the hub or its cache on this machine."""
         source = f"{self.path}{f'/{self.subset}' if self.subset else ''}{f'@{self.revision}' if self.revision else ''}"
@@ -64,14 +85,10 @@ class Hub(Data, name="hub"):
 
     def _split(self, split: str, wanted: str | None, streaming: bool = False) -> Any:
         from datasets import load_dataset
-        from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
 
         if wanted is None:
             return None
-        if self.path in _PACKAGED_DATASETS_MODULES:  # It would read what lies in the current folder, pickles as well.
-            raise UserError(
-                f"data.path={self.path}: this is no repository; use data=files, or ./{self.path} for a folder"
-            )
+        self.check_files(split == "train")
         if not os.path.isdir(self.path):
             hub.settle()
         logging.getLogger("datasets.packaged_modules").setLevel(logging.CRITICAL)  # What it says is in the error too.
@@ -96,10 +113,7 @@ class Hub(Data, name="hub"):
             )
         if type(error).__name__ in ("DataFilesNotFoundError", "EmptyDatasetError"):
             return f"{path}: there are no files in it that datasets can read"
-        folder = os.path.isdir(self.path)
-        if not folder and (self.path.startswith((".", "/", "~")) or self.path.count("/") > 1):
-            return f"{path}: there is no such folder"
-        if not folder and (fault := hub.fault("dataset", self.path, self.revision, error)):
+        if not os.path.isdir(self.path) and (fault := hub.fault("dataset", self.path, self.revision, error)):
             return f"data.{fault[0]}={getattr(self, fault[0])}: {fault[1]}"
         cause = str(error.__cause__ or error).strip().splitlines()
         return f"{path}: its {wanted} split cannot be read: {cause[-1] if cause else repr(error)}"

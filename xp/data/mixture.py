@@ -69,6 +69,11 @@ class Mixture(Data, name="mixture"):
                     raise ValueError(f"sources.{name}.{key}: it needs all rows at once, which streaming=true never has")
         return self
 
+    def check_files(self, train: bool) -> None:
+        """Those of every source."""
+        for each in self.sources.values():
+            each.check_files(train)
+
     def read(self, train: bool) -> tuple[Dataset | None, Dataset | None, str]:
         """Never called: a mixture's rows are mixed once each source has shaped its own."""
         raise NotImplementedError

@@ -26,16 +26,20 @@ class Saved(Data, name="saved"):
     eval: str | None
     """Name of the split to evaluate on, likewise; null with ``eval_share``."""
 
-    def read(self, train: bool) -> tuple[Dataset | None, Dataset | None, str]:
-        """The splits of the folder."""
-        from datasets import Dataset, load_from_disk
-
+    def check_files(self, train: bool) -> None:
+        """The folder."""
         path = os.path.expanduser(self.path)
         if not Path(path).is_dir():
             beside = [str(each) for each in Path(path).parent.glob("*") if each.is_dir()]
             raise UserError(f"data.path={self.path}: no such folder.{nearest(path, beside) if beside else ''}")
+
+    def read(self, train: bool) -> tuple[Dataset | None, Dataset | None, str]:
+        """The splits of the folder."""
+        from datasets import Dataset, load_from_disk
+
+        self.check_files(train)
         try:
-            found = load_from_disk(path)
+            found = load_from_disk(os.path.expanduser(self.path))
         except Exception as error:  # Whatever it raises on files that may hold anything.
             said = " ".join(str(error).split())
             raise UserError(f"data.path={self.path}: cannot be read as a saved data set: {said}") from error

@@ -117,6 +117,13 @@ class Model(Component):
     processor: dict[str, Any]
     """Options of its tokenizer, image processor or feature extractor, for example ``{do_resize: false}``."""
 
+    def check_files(self) -> None:
+        """See whether the files that the settings name are there, before anything heavy is imported.
+
+        Raises:
+            UserError: one is not.
+        """
+
     @abstractmethod
     def describe(self, wish: Wish) -> Described:
         """The processor, labels and config that `load` gives, without loading any weights.

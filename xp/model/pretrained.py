@@ -62,6 +62,15 @@ class Pretrained(Model, name="pretrained"):
         placement.check(self.device_map, self.max_memory, self.offload_folder)
         return self
 
+    def check_files(self) -> None:
+        """The folder, where the path is one; what the hub or MLflow has is asked for later."""
+        path = os.path.expanduser(self.path)
+        if path.startswith((".", "/", "runs/")) and not Path(path).is_dir():
+            beside = [str(entry) for entry in Path(path).parent.glob("*") if entry.is_dir()]
+            raise UserError(
+                f"model.path={self.path}: there is no such folder.{nearest(path, beside) if beside else ''}"
+            )
+
     def describe(self, wish: Wish) -> Described:
         """Config, labels and tokenizer; those of an adapter folder are its own where it has some, else its base's."""
         path = self._folder(wish)
@@ -94,12 +103,8 @@ class Pretrained(Model, name="pretrained"):
 
     def _folder(self, wish: Wish) -> str:
         """Where the model is: a folder, or a repository of the hub."""
+        self.check_files()
         path = str(ASSETS / "bundled") if self.path == "bundled" else os.path.expanduser(wish.locate(self.path))
-        if path.startswith((".", "/", "runs/")) and not Path(path).is_dir():
-            beside = [str(entry) for entry in Path(path).parent.glob("*") if entry.is_dir()]
-            raise UserError(
-                f"model.path={self.path}: there is no such folder.{nearest(path, beside) if beside else ''}"
-            )
         if not os.path.isdir(path):
             hub.settle()
         return path

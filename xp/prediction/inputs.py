@@ -68,6 +68,16 @@ def read(inputs: Any, task: Task, columns: dict[str, str]) -> list[Item]:
     return [_item(number, value, place, task, columns) for number, (value, place) in enumerate(found)]
 
 
+def check_files(inputs: Any, task: Task) -> None:
+    """See whether the files that ``inputs`` names are there.
+
+    Raises:
+        UserError: they are not.
+    """
+    if isinstance(inputs, str) and is_path(inputs):
+        _files(inputs, task)
+
+
 def _values(inputs: Any, task: Task) -> Iterator[tuple[Any, str]]:
     """Each input with the place that it comes from."""
     if inputs is None:

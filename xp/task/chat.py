@@ -15,7 +15,7 @@ from xp.task.base import IGNORE, Encoded, Trainable, mapped, settled
 from xp.task.conversation import Conversation, encode_all, end_there
 from xp.task.language import laid, predicted, token_losses
 from xp.task.messages import OPTIONAL, SHAPES, asked, conversation, question, spoken, tools
-from xp.task.template import marked, settle
+from xp.task.template import check_there, marked, settle
 
 if TYPE_CHECKING:
     import numpy as np
@@ -114,6 +114,10 @@ class Chat(Trainable, name="chat"):
         except UserError as error:
             return str(error)
         return None
+
+    def check_files(self) -> None:
+        """The template, where it is a file."""
+        check_there(self.template)
 
     def equip(self, processor: Any, network: PreTrainedModel | None, adapted: bool) -> list[str]:
         """Give the tokenizer its template, and let the model's generation end where an answer does."""

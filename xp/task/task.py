@@ -45,6 +45,13 @@ class Task(Component):
     parts: ClassVar[tuple[str, ...]] = ()
     """What `answer` gets as attributes of its processor (tokenizer, ...); where empty, it gets a `processor_class`."""
 
+    def check_files(self) -> None:
+        """See whether the files that the settings name are there, before anything heavy is imported.
+
+        Raises:
+            UserError: one is not.
+        """
+
     @classmethod
     def known_columns(cls) -> set[str]:
         """All columns that this task may read."""

@@ -24,19 +24,28 @@ def library() -> dict[str, str]:
     return {file.stem: file.read_text("utf-8") for file in sorted(FOLDER.glob("*.jinja"))}
 
 
+def check_there(template: str) -> None:
+    """See whether there is such a template.
+
+    Raises:
+        UserError: it is neither ``auto``, nor a name of the library, nor a file.
+    """
+    names = {"auto", *(file.stem for file in FOLDER.glob("*.jinja"))}
+    if template not in names and not Path(template).expanduser().is_file():
+        raise UserError(
+            f"task.template={template}: neither a file nor a template of the library.{nearest(template, names)}"
+        )
+
+
 def read(template: str) -> str:
     """The template of a name of the library, or in a file.
 
     Raises:
         UserError: neither is there, or the file is no Jinja template.
     """
+    check_there(template)
     if template in library():
         return library()[template]
-    if not Path(template).expanduser().is_file():
-        raise UserError(
-            f"task.template={template}: neither a file nor a template of the library."
-            f"{nearest(template, [*library(), 'auto'])}"
-        )
     from jinja2 import TemplateError
     from transformers.utils.chat_template_utils import _compile_jinja_template
 

@@ -2,7 +2,7 @@
 
 from xp.tracking.journal import abandon, entries, identified, lives
 from xp.tracking.remembered import Remembered, remember
-from xp.tracking.store import Tracking
+from xp.tracking.store import Tracking, run_in
 from xp.tracking.sync import sync
 from xp.tracking.tracker import Tracker, Untracked
 
@@ -16,5 +16,6 @@ __all__ = [
     "identified",
     "lives",
     "remember",
+    "run_in",
     "sync",
 ]

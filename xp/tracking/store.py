@@ -31,6 +31,20 @@ SETTINGS = {
 """What MLflow is told by its environment, where the user has not said otherwise."""
 
 
+def run_in(path: str) -> str | None:
+    """The id in ``mlflow:<run id>``; None where the path is another one.
+
+    Raises:
+        UserError: no run of MLflow can have this id.
+    """
+    if not path.startswith("mlflow:"):
+        return None
+    found = path.removeprefix("mlflow:")
+    if not re.fullmatch(r"[\w-]+", found):
+        raise UserError(f"model.path={path}: this is no id of a run; it is in the run's table")
+    return found
+
+
 class Tracking(Settings):
     """Where MLflow is, and what it gets."""
 
@@ -161,14 +175,12 @@ class Tracking(Settings):
         Raises:
             UserError: no such run, or it holds no model.
         """
-        if not path.startswith("mlflow:"):
+        if (run_id := run_in(path)) is None:
             return path
         with impatient():
-            return self._downloaded(path, path.removeprefix("mlflow:"), runs)
+            return self._downloaded(path, run_id, runs)
 
     def _downloaded(self, path: str, run_id: str, runs: str) -> str:
-        if not re.fullmatch(r"[\w-]+", run_id):
-            raise UserError(f"model.path={path}: this is no id of a run; it is in the run's table")
         client = self.client()
         from mlflow.artifacts import download_artifacts
         from mlflow.exceptions import MlflowException
