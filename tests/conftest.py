@@ -146,7 +146,9 @@ def same_on_all_backends(run: Callable[..., dict[str, Any]], *overrides: str) ->
     return curves[0]
 
 
-def command(*arguments: str, launcher: tuple[str, ...] = (), folder: Path | None = None, **env: str) -> Any:
+def command(
+    *arguments: str, launcher: tuple[str, ...] = (), folder: Path | None = None, seconds: int = 600, **env: str
+) -> Any:
     """Runs ``python -m xp`` with these arguments in a process of its own."""
     return subprocess.run(
         [sys.executable, "-m", *(launcher or ("xp",)), *arguments],
@@ -154,6 +156,6 @@ def command(*arguments: str, launcher: tuple[str, ...] = (), folder: Path | None
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | env,
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=seconds,
         check=False,
     )

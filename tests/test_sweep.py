@@ -114,6 +114,22 @@ def test_a_sweep_over_backends_adapters_and_seeds(corpus: Path) -> None:
     assert len(json.loads((folder / "sweep.json").read_text())) == 12
 
 
+@pytest.mark.slow
+def test_two_hundred_jobs_eight_at_a_time_all_finish(corpus: Path) -> None:
+    """On the embedded store; and what it takes is told, with ``-s``."""
+    began = time.monotonic()
+    ended = command("-m", *SMALL, "seed=range(200)", "hydra.launcher.slots=8", folder=corpus, seconds=3600)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    print(f"200 jobs, 8 at a time: {time.monotonic() - began:.0f} s")
+    parent, children = tracked_runs(corpus)
+    assert [run.info.status for run in (parent, *children)] == ["FINISHED"] * 201
+    assert {child.data.tags["mlflow.parentRunId"] for child in children} == {parent.info.run_id}
+    assert all(child.data.metrics["eval/accuracy"] >= 0 for child in children)
+    logs = [file.read_text() for file in corpus.glob("runs/sweep-*/*.log")]
+    assert len(logs) == 200
+    assert not [log for log in logs if "locked" in log or "xp: " in log]
+
+
 def test_finished_jobs_are_skipped(
     swept: Swept, run: Callable[..., Any], corpus: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
