@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import re
 import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -269,7 +270,7 @@ def in_place(spot: Spot, given: list[str], key: str, value: Any, kind: str, near
     if how == 1:
         return Mutant(kind, [*given, f"+{key}={shown(value)}"], (name,), near)
     inner: Any = value
-    for part in reversed(key.split(".")[1 if how == 2 else 0 :]):
+    for part in reversed(key.split(".")[1 if how == 2 and spot.choice else 0 :]):
         inner = {part: inner}
     if how == 2 and spot.choice:
         rest = [each for each in given if not each.startswith(f"{spot.group}=")]
@@ -353,7 +354,7 @@ def missing(chance: random.Random) -> Iterator[Mutant]:
         elif spot.choice:
             file = f"conf/{spot.group}/own.yaml"
             rest = [each for each in spot.arguments if not each.startswith(f"{spot.group}=")]
-            whole = {key: value for key, value in stated(spot.group, spot.choice).items() if value != "???"}
+            whole = stated(spot.group, spot.choice)
             if any(part not in whole for part in spot.path[1:2]):
                 continue
             less = json.loads(json.dumps(whole))
@@ -388,7 +389,20 @@ def syntax(chance: random.Random) -> Iterator[Mutant]:
                 text = "".join([*right[:at], broken, "\n", *right[at:]])
                 folder, flags = chance.choice([("conf", []), ("mine", ["--config-dir", "mine"])])
                 file = f"{folder}/{group}/own.yaml"
-                yield Mutant("syntax", [*flags, f"{group}=own"], (file, "own"), "", {file: text})
+                added = _added(text, right)
+                if added != []:
+                    yield Mutant("syntax", [*flags, f"{group}=own"], (file, "own", *(added or [])), "", {file: text})
+
+
+def _added(text: str, right: list[str]) -> list[str] | None:
+    """The keys that a text has beyond the right ones, where it parses all the same; None where it does not."""
+    try:
+        found = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError):
+        return None
+    if not isinstance(found, dict):
+        return None
+    return [f".{key}:" for key in found if key not in yaml.safe_load("".join(right))]
 
 
 def interpolations(chance: random.Random) -> Iterator[Mutant]:
@@ -498,6 +512,95 @@ def lists(chance: random.Random) -> Iterator[Mutant]:
             yield Mutant("lists", [f"data.columns.{word}=x"], (f"data.columns.{word}", word), column)
 
 
+CLASHES: list[tuple[str, tuple[str, ...]]] = [
+    # What clashes, and one of the words that the line has to have.
+    ("training.epochs=2 training.max_steps=5", ("max_steps", "epochs")),
+    ("training.epochs=null training.max_steps=null", ("max_steps", "epochs")),
+    ("backend.processes=2 backend=torch", ("backend",)),
+    ("backend=accelerate backend.processes=2 command=evaluate", ("backend.processes",)),
+    ("backend=hf backend.processes=2 command=show", ("backend.processes",)),
+    ("data.streaming=true", ("streaming",)),
+    ("data=imdb data.streaming=true data.deduplicate=true", ("deduplicate",)),
+    ("data=imdb data.streaming=true data.eval_share=0.1", ("eval_share",)),
+    ("data=imdb data.eval_share=0.1", ("eval_share",)),
+    ("data=files data.train=x.csv data.eval=y.csv data.eval_share=0.5", ("eval_share",)),
+    ("data=imdb data.streaming=true training.epochs=null training.max_steps=3 training.workers=2", ("workers",)),
+    ("training.batching=packed", ("packed",)),
+    ("training.batching=packed task=token_classification data=stdlib_tokens", ("packed",)),
+    ("model.quantization=nf4", ("quantization",)),
+    ("model.quantization=int8 peft=lora training.save_dtype=bfloat16", ("save_dtype",)),
+    ("model.quantization_options={bnb_4bit_use_double_quant:true}", ("quantization_options",)),
+    ("model.device_map=auto", ("device_map",)),
+    ("model.max_memory={cpu:1GiB}", ("max_memory",)),
+    ("model.offload_folder=x command=evaluate", ("offload_folder",)),
+    ("inputs=x", ("inputs",)),
+    ("inputs=x command=evaluate", ("inputs",)),
+    ("command=predict", ("inputs",)),
+    ("command=generate", ("inputs",)),
+    ("command=generate inputs=x task=summarization", ("task",)),
+    ("command=chat task=text_classification", ("task",)),
+    ("command=diff", ("runs",)),
+    ("command=diff runs=[a]", ("runs",)),
+    ("runs=[a,b]", ("runs",)),
+    ("prediction.continuous_batching=true", ("continuous_batching",)),
+    (
+        "task=summarization command=predict inputs=x generation.num_return_sequences=2 generation=sample",
+        ("num_return_sequences",),
+    ),
+    ("generation.temperature=0.5", ("temperature",)),
+    ("generation.top_k=5", ("top_k",)),
+    ("generation.top_p=0.5", ("top_p",)),
+    ("generation.typical_p=0.5", ("typical_p",)),
+    ("generation.num_beams=4", ("num_beams",)),
+    ("generation.length_penalty=2.0", ("length_penalty",)),
+    ("generation.min_new_tokens=500 generation.max_new_tokens=10", ("new_tokens",)),
+    (
+        "generation=beam generation.num_beams=2 generation.num_return_sequences=3 command=generate inputs=x",
+        ("num_return_sequences",),
+    ),
+    ("generation.num_return_sequences=2 command=generate inputs=x", ("num_return_sequences",)),
+    ("generation=beam generation.num_beam_groups=3 generation.num_beams=4", ("num_beam_groups",)),
+    ("training.metric=loss2", ("training.metric",)),
+    ("task.metrics=[exact_match]", ("metrics",)),
+    ("training.warmup_steps=5 training.warmup_ratio=0.1", ("warmup",)),
+    ("training.early_stopping=3 training.evaluate_every=null", ("early_stopping", "evaluate_every")),
+    ("task=zero_shot_classification", ("task",)),
+    ("peft.active=a", ("active",)),
+    ("peft.trained=a", ("trained",)),
+    ("peft.adapters={a:runs/x}", ("trained",)),
+    ("peft.adapters={a:runs/x} peft.active=b", ("active",)),
+    ("peft.adapters={a:runs/x,b:runs/y} peft.trained=a peft.active=b", ("trained",)),
+    ("peft.adapters={a:runs/x} peft.trained=a command=evaluate", ("trained",)),
+    ("peft.adapters={a:runs/x} peft.trained=a model=scratch", ("adapters",)),
+    ("peft=any peft.type=IA3 peft.options={r:8}", ("options.r",)),
+    ("peft=lora peft.options={r:8}", ("options.r",)),
+    ("peft=lora peft.options={init_lora_weights:pissa2}", ("init_lora_weights",)),
+    ("data=mixture", ("sources",)),
+    ("data=stdlib_chat task=causal_lm data.columns={text:x,texts:y}", ("texts",)),
+    ("-m command=tasks seed=1,2", ("command",)),
+    ("-m command=chat seed=1,2", ("command",)),
+    ("-m resume=last seed=1,2", ("resume",)),
+    ("resume=a rerun=b", ("resume", "rerun")),
+    ("choices.model=x", ("choices",)),
+]
+
+
+def conflicts(chance: random.Random) -> Iterator[Mutant]:
+    """Settings that are right each, and wrong together; also said by an experiment."""
+    for text, names in CLASHES:
+        said = text.split(" ")
+        yield Mutant("conflicts", said, names)
+        keys = [each for each in said if re.fullmatch(r"[a-z]+\.\w+=.*", each)]
+        rest = [each for each in said if each not in keys]
+        if keys and "choices" not in text and "sources" not in names:
+            body: dict[str, Any] = {}
+            for each in keys:
+                (group, name), value = each.partition("=")[0].split("."), each.partition("=")[2]
+                body.setdefault(group, {})[name] = yaml.safe_load(value.replace(":", ": "))
+            text = "# @package _global_\n" + yaml.safe_dump(body)
+            yield Mutant("conflicts", [*rest, "experiment=own"], names, "", {"conf/experiment/own.yaml": text})
+
+
 MAKERS: list[Maker] = [
     keys,
     groups,
@@ -511,6 +614,7 @@ MAKERS: list[Maker] = [
     signs,
     places,
     lists,
+    conflicts,
 ]
 
 

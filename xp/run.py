@@ -95,7 +95,8 @@ class Run(Settings):
             raise ValueError(f"task={self.task.name}: command=chat is for task=chat")
         if self.command in ("train", "evaluate"):
             self._check_training()
-        check_trainable(self.model, self.command, self.peft.name, self.training.save_dtype)
+        self.peft.check_use(self.command, self.model.name)
+        check_trainable(self.model, self.command, self.peft.in_full, self.training.save_dtype)
         return self
 
     def _check_generation(self) -> None:
@@ -193,6 +194,8 @@ class Run(Settings):
         """
         if self.command in ("tasks", "diff", "sync"):
             return
+        if Path(self.runs_folder).exists() and not Path(self.runs_folder).is_dir():
+            raise UserError(f"runs_folder={self.runs_folder}: this is a file; give a folder, or one that is to be made")
         run_in(getattr(self.model, "path", ""))
         self.model.check_files()
         self.task.check_files()

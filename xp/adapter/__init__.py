@@ -2,6 +2,17 @@
 
 from xp.adapter.folder import Folder, is_adapter, read
 from xp.adapter.loading import put_on, put_on_another
+from xp.adapter.several import Several, activate, active
 from xp.adapter.surroundings import surround
 
-__all__ = ["Folder", "is_adapter", "put_on", "put_on_another", "read", "surround"]
+__all__ = [
+    "Folder",
+    "Several",
+    "activate",
+    "active",
+    "is_adapter",
+    "put_on",
+    "put_on_another",
+    "read",
+    "surround",
+]

@@ -34,14 +34,17 @@ RESTORED = ("PROMPT_TUNING", "PREFIX_TUNING", "CARTRIDGE")
 """Methods of virtual tokens whose folder holds what was trained, and not only what came of it."""
 
 
-def put_on(network: PreTrainedModel, folder: Folder, trainable: bool, notes: list[str]) -> PreTrainedModel:
-    """The network with an adapter, called ``default``.
+def put_on(
+    network: PreTrainedModel, folder: Folder, trainable: bool, notes: list[str], name: str = "default"
+) -> PreTrainedModel:
+    """The network with an adapter of this name.
 
     Args:
         network: its base.
         folder: where it is.
         trainable: whether it will be trained further.
         notes: gets what peft says of it.
+        name: what it is called there.
 
     Raises:
         UserError: the network is not its base, or it cannot be trained further.
@@ -50,7 +53,7 @@ def put_on(network: PreTrainedModel, folder: Folder, trainable: bool, notes: lis
 
     virtual = "num_virtual_tokens" in folder.values
     with explained(folder, network, notes):
-        adapted = PeftModel.from_pretrained(network, folder.path, is_trainable=trainable and not virtual)
+        adapted = PeftModel.from_pretrained(network, folder.path, name, is_trainable=trainable and not virtual)
     if trainable and virtual:
         _trainable(adapted, folder)
     return surround(adapted)

@@ -55,6 +55,15 @@ def show_findings(
         tracker.table(table, f"evaluation/{name}.json")
 
 
+def _save_adapter(network: Any, name: str, folder: Path) -> None:
+    """Write one adapter of a network; peft puts one that is not called ``default`` into a folder of its name."""
+    network.save_pretrained(folder, selected_adapters=[name])
+    if (inside := folder / name).is_dir():
+        for file in inside.iterdir():
+            file.replace(folder / file.name)
+        inside.rmdir()
+
+
 def save_model(run: Run, loaded: Loaded, folder: Path) -> str:
     """Write a plain Hugging Face folder, or a PEFT folder with the base's config; gives its digest."""
     import torch
@@ -64,9 +73,11 @@ def save_model(run: Run, loaded: Loaded, folder: Path) -> str:
     network = loaded.network
     if run.training.save_dtype is not None:
         network = network.to(getattr(torch, run.training.save_dtype))
-    network.save_pretrained(part)
     if hasattr(network, "peft_config"):
+        _save_adapter(network, network.active_adapter, part)
         plain_config(network).save_pretrained(part)
+    else:
+        network.save_pretrained(part)
     loaded.processor.save_pretrained(part)
     if folder.exists():  # Of the same run before it was extended.
         old = folder.with_name(folder.name + ".old")

@@ -98,7 +98,7 @@ def load(run: Run, task: Trainable, precision: str, labels: list[str], train: Da
     import torch
 
     torch.manual_seed(run.seed)
-    in_full = train is not None and run.peft.name == "none"
+    in_full = train is not None and run.peft.in_full
     # Weights that train are float32; frozen ones may stay as they are stored, if bf16 is what computes.
     dtype: torch.dtype | Literal["auto"] = torch.float32 if in_full or precision == "fp32" else "auto"
     loaded = run.model.load(wish(run, task, dtype, labels, train, precision))
@@ -128,7 +128,7 @@ def wish(
         peft_type=task.peft_type,
         train=train is not None,
         locate=partial(run.tracking.locate, runs=run.runs_folder),
-        in_full=train is not None and run.peft.name == "none",
+        in_full=train is not None and run.peft.in_full,
         kept=tuple(getattr(run.peft, "modules_to_save", None) or ()),
         **machine(run, precision),
         special_tokens=task.special_tokens,
@@ -136,12 +136,13 @@ def wish(
 
 
 def machine(run: Run, precision: str) -> dict[str, Any]:
-    """Where a model is to be and what it is to compute in, for a `Wish`."""
+    """Where a model is to be, what it is to compute in, and with which adapters, for a `Wish`."""
     import torch
 
     return {
         "device": choose_device(run.device),
         "computes_in": torch.float32 if precision == "fp32" else torch.bfloat16,
+        "adapters": run.peft.several,
     }
 
 
@@ -170,7 +171,7 @@ def load_draft(run: Run, wish: Wish, device: torch.device) -> Draft | None:
 
     try:
         of_its_own = {"path": path, "revision": None, "config": {}, "processor": {}}
-        loaded = run.model.model_copy(update=of_its_own).load(wish)
+        loaded = run.model.model_copy(update=of_its_own).load(replace(wish, adapters=None))
     except UserError as error:
         raise UserError(str(error).replace("model.path=", "generation.assistant_model=", 1)) from error
     return Draft(

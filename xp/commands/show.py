@@ -22,7 +22,7 @@ def show(run: Run, report: Report) -> None:
     train = sample(run, preparation, splits)
     report.say(f"{run.choices['model']} on {splits.source}")
     described = run.model.describe(wish(run, task, "auto", labels, train, "fp32"))
-    for line in task.equip(described.processor, None, adapted=run.peft.name != "none"):
+    for line in task.equip(described.processor, None, adapted=not run.peft.in_full):
         report.say(line)
     shown: dict[str, showing.Shown] = {
         side: showing.look(

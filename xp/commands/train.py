@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from xp import checkpoint, interrupt, world
 from xp.checkpoint import BEST
 from xp.commands.adapting import Adapting
+from xp.commands.card import write_card
 from xp.commands.closing import save_model, scores, show_findings
 from xp.commands.going_on import begin, check_same, go_on, newest
 from xp.commands.opening import (
@@ -109,14 +110,12 @@ def train(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str,
         tracker.log({f"best/{name}": value for name, value in metrics.items()}, job.best_step or job.step)
     if not latest:  # It has gone on after its last step.
         job.evaluate()
-    digest = ""
-    if world.rank() == 0:
-        digest = save_model(run, loaded, folder / "model")
-        checkpoint.prune(kept, 1 if run.training.save_total else 0)  # From the one it can be extended.
+    digest = _save(run, loaded, folder)
     show_findings(task, latest[0], loaded, held_out, folder, tracker)
-    return scores(task, job.metric, metrics, loaded, held_out) | {
-        "trainable": trained,
-        "weights": weights,
+    result = scores(task, job.metric, metrics, loaded, held_out) | {"trainable": trained, "weights": weights}
+    if world.rank() == 0:
+        write_card(run, loaded, folder / "model", result)
+    return result | {
         "digest": digest,
         "training_seconds": seconds,
         "seconds": time.perf_counter() - started,
@@ -136,6 +135,15 @@ def _fit(run: Run, job: Job, writer: Writer | None, report: Report) -> None:
     if interrupt.asked():
         interrupt.leave(interrupt.asked())
     world.gather(None)  # The best weights are on disk once rank 0 is here.
+
+
+def _save(run: Run, loaded: Loaded, folder: Path) -> str:
+    """Save the model, and keep one checkpoint, from which the run can be extended; gives the weights' digest."""
+    if world.rank() != 0:
+        return ""
+    digest = save_model(run, loaded, folder / "model")
+    checkpoint.prune(folder / checkpoint.FOLDER, 1 if run.training.save_total else 0)
+    return digest
 
 
 def _best(job: Job, loaded: Loaded, kept: Path, report: Report) -> dict[str, float]:

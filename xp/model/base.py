@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig, PreTrainedModel
 
+    from xp.adapter import Several
     from xp.model.footprint import Footprint
 
 
@@ -100,6 +101,9 @@ class Wish:
 
     special_tokens: tuple[str, ...] = ()
     """Special tokens beside padding, begin and end that a tokenizer trained for this needs, such as ``mask_token``."""
+
+    adapters: Several | None = None
+    """Adapters to put on it."""
 
     spare: tuple[str, ...] = ()
     """Parts of the network whose weights may be missing, because nobody needs them."""

@@ -23,6 +23,8 @@ from xp.model.tokenizer import settle_pad
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
+    from xp.adapter import Several
+
 ASSETS = Path(__file__).parent.parent / "assets"
 
 
@@ -74,6 +76,9 @@ class Pretrained(Model, name="pretrained"):
     def describe(self, wish: Wish) -> Described:
         """Config, labels and tokenizer; those of an adapter folder are its own where it has some, else its base's."""
         path = self._folder(wish)
+        if wish.adapters is not None:
+            folder = next(iter(self._folders(wish.adapters, wish).values()))
+            return self._describe(folder.path if folder.has_config else path, wish)
         if not adapter.is_adapter(path):
             return self._describe(path, wish)
         folder = adapter.read(path, f"model.path={self.path}", weights=False)
@@ -110,34 +115,60 @@ class Pretrained(Model, name="pretrained"):
         return path
 
     def load(self, wish: Wish) -> Loaded:
-        """Load weights, config and tokenizer; an adapter folder comes with its base."""
+        """Load weights, config and tokenizer; an adapter folder comes with its base, a base with its adapters."""
         path = self._folder(wish)
-        if not adapter.is_adapter(path):
-            if self.base is not None:
-                raise UserError(f"model.base={self.base}: model.path={self.path} is no adapter, and has no base")
-            return self._load(path, path, wish)
-        folder = adapter.read(path, f"model.path={self.path}")
-        if folder.task_type not in (None, wish.peft_type):
+        if adapter.is_adapter(path) and wish.adapters is None:
+            folder = adapter.read(path, f"model.path={self.path}")
+            return self._adapted(folder, self._base(folder, wish), wish, wish.train)
+        if self.base is not None:
+            raise UserError(f"model.base={self.base}: model.path={self.path} is no adapter, and has no base")
+        return self._load(path, path, wish) if wish.adapters is None else self._with(wish.adapters, path, wish)
+
+    def _with(self, several: Several, path: str, wish: Wish) -> Loaded:
+        """The network in ``path`` with several adapters, which share its sizes and the task."""
+        if adapter.is_adapter(path):
             raise UserError(
-                f"model.path={self.path}: this adapter is for {folder.task_type}, the task for {wish.peft_type}"
+                f"model.path={self.path}: it is an adapter itself; name it in peft.adapters, and let model.path be the "
+                "network under all of them"
             )
-        base = self._base(folder, wish)
-        described = path if folder.has_config else base
-        if base != described:
+        (first, folder), *others = self._folders(several, wish).items()
+        loaded = self._adapted(folder, path, wish, several.trained == first, first)
+        for name, each in others:
+            self._check(each, path, wish)
+            adapter.put_on_another(loaded.network, each, name, loaded.notes)
+        adapter.activate(loaded.network, several.active, f"peft.active=[{','.join(several.active)}]", several.trained)
+        taking_part = ", ".join(several.active) or "none of them"
+        loaded.notes.append(f"adapters {', '.join(several.paths)}; active: {taking_part}")
+        return loaded
+
+    def _folders(self, several: Several, wish: Wish) -> dict[str, Folder]:
+        return {
+            name: adapter.read(os.path.expanduser(wish.locate(given)), f"peft.adapters.{name}={given}")
+            for name, given in several.paths.items()
+        }
+
+    def _check(self, folder: Folder, base: str, wish: Wish) -> None:
+        """Refuse an adapter for another task, or for a base of other sizes."""
+        if folder.task_type not in (None, wish.peft_type):
+            raise UserError(f"{folder.key}: this adapter is for {folder.task_type}, the task for {wish.peft_type}")
+        if folder.has_config and base != folder.path:
             with loading(self.path):
-                check_sizes(folder, self.config, *(self._config(each) for each in (described, base)))
+                check_sizes(folder, self.config, *(self._config(each) for each in (folder.path, base)))
+
+    def _adapted(self, folder: Folder, base: str, wish: Wish, trainable: bool, name: str = "default") -> Loaded:
+        """The network in ``base`` with an adapter, whose folder may have a config of its own."""
+        described = folder.path if folder.has_config else base
+        self._check(folder, base, wish)
         loaded = self._load(base, described, replace(wish, kept=(*wish.kept, *folder.kept)))
         if wish.train and wish.labels and loaded.labels != self._known_labels(described):
             raise UserError(
-                f"model.path={self.path}: this adapter answers {', '.join(self._known_labels(described))}; "
+                f"{folder.key}: this adapter answers {', '.join(self._known_labels(described))}; "
                 f"the training rows have {', '.join(wish.labels)}. Train on such rows, or start from {base}"
             )
         placement.check_adaptable(loaded.network, self.path, base)
-        loaded.network = adapter.put_on(loaded.network, folder, wish.train, loaded.notes)
+        loaded.network = adapter.put_on(loaded.network, folder, trainable, loaded.notes, name)
         if lost := [name for name in loaded.new if not folder.holds(name)]:
-            raise UserError(
-                f"model.path={self.path}: neither the adapter nor its base {base} has weights for {lost[0]}"
-            )
+            raise UserError(f"{folder.key}: neither the adapter nor its base {base} has weights for {lost[0]}")
         loaded.new = []
         return loaded
 

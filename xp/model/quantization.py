@@ -58,13 +58,13 @@ def check(word: str | None, options: dict[str, Any], device_map: Any) -> None:
         )
 
 
-def check_trainable(model: Any, command: str, peft: str, save_dtype: str | None) -> None:
+def check_trainable(model: Any, command: str, in_full: bool, save_dtype: str | None) -> None:
     """Refuse to train weights that cannot be trained as a model is to hold them.
 
     Args:
         model: a `Model`.
         command: what the model is for; only ``train`` is refused anything.
-        peft: which adapter is trained; ``none`` trains all weights.
+        in_full: whether all of its weights are trained.
         save_dtype: ``training.save_dtype``.
 
     Raises:
@@ -78,7 +78,7 @@ def check_trainable(model: Any, command: str, peft: str, save_dtype: str | None)
             "device, use peft=qlora, training.gradient_checkpointing=true, or a smaller training.micro_batch_size"
         )
     word = getattr(model, "quantization", None)
-    if word is not None and peft == "none":
+    if word is not None and in_full:
         raise ValueError(
             f"model.quantization={word}: quantized weights cannot be trained in full; train an adapter on them "
             "(peft=qlora), or set it to null"

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from xp.adapter import Several
 from xp.component import Component
 
 if TYPE_CHECKING:
@@ -36,6 +37,27 @@ class Purpose:
 
 class Peft(Component):
     """Parameter-efficient fine-tuning, or none."""
+
+    @property
+    def several(self) -> Several | None:
+        """Adapters that there are, to be put on the model; None where it is to stay as it is."""
+        return None
+
+    @property
+    def in_full(self) -> bool:
+        """Whether it is the model's own weights that are trained."""
+        return False
+
+    def check_use(self, command: str, model: str) -> None:
+        """Refuse what does not go with the rest of the run.
+
+        Args:
+            command: what the model is for.
+            model: which kind of model it is.
+
+        Raises:
+            ValueError: the adapters that there are do not go with these.
+        """
 
     def check(self, purpose: Purpose) -> None:
         """Refuse what the method does not have. Imports peft, which takes seconds; reads no weights.

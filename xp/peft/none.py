@@ -1,20 +1,87 @@
-"""No adapter: every weight is trained."""
+"""No new adapter: every weight is trained, or one of the adapters that there are."""
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
-from xp.peft.base import Peft, Purpose
+from pydantic import model_validator
+
+from xp.adapter import Several
+from xp.error import nearest
+from xp.peft.base import Peft, Purpose, trained_in_float32
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
 class NoPeft(Peft, name="none"):
-    """Train every weight."""
+    """Train every weight, or one of the adapters that there are."""
+
+    adapters: dict[str, str]
+    """Adapters on top of the model, each by a name of your own: ``{law: runs/<run>/model, verse: mlflow:<run id>}``."""
+
+    active: str | list[str] | None
+    """Those of them that take part: a name, or several, which add up; ``[]`` is none. null: the first, or the one that
+    is trained."""
+
+    trained: str | None
+    """The one that command=train trains; the others, and the model, stay as they are."""
+
+    @model_validator(mode="after")
+    def _known(self) -> NoPeft:
+        for name in self.adapters:
+            if not re.fullmatch(r"[A-Za-z]\w*", name):
+                raise ValueError(
+                    f"adapters.{name}: a name has letters, digits and underscores, and begins with a letter"
+                )
+        for setting, names in (("trained", [self.trained] if self.trained else []), ("active", self._active)):
+            for name in names:
+                if name not in self.adapters:
+                    hint = nearest(name, self.adapters) or f" Give peft.adapters={{{name}: <folder>}}."
+                    raise ValueError(f"{setting}={name}: there is no such adapter.{hint}")
+        if self.active is not None and not self.adapters:
+            raise ValueError("active: there are no adapters; give peft.adapters={<name>: <folder>}")
+        if self.trained is not None and self.trained not in self._active:
+            raise ValueError(f"trained={self.trained}: it takes no part in what is trained; add it to peft.active")
+        return self
+
+    @property
+    def _active(self) -> list[str]:
+        if self.active is None:
+            return [self.trained] if self.trained else [*self.adapters][:1]
+        return [self.active] if isinstance(self.active, str) else self.active
+
+    @property
+    def several(self) -> Several | None:
+        """The adapters to put on the model; None where it is to stay as it is."""
+        return Several(self.adapters, tuple(self._active), self.trained) if self.adapters else None
+
+    @property
+    def in_full(self) -> bool:
+        """Unless one of the adapters is trained."""
+        return self.trained is None
+
+    def check_use(self, command: str, model: str) -> None:
+        """Adapters that there are need their base, and one that is to be trained."""
+        if not self.adapters:
+            return
+        if model != "pretrained":
+            raise ValueError(
+                f"peft.adapters: model={model} has new weights, which no adapter was trained on; give model.path=<base>"
+            )
+        if command == "train" and self.trained is None:
+            raise ValueError(
+                "peft.trained has no value; give peft.trained=<one of peft.adapters> to train that one, or set "
+                "peft.adapters={} to train all weights"
+            )
+        if command != "train" and self.trained is not None:
+            raise ValueError(f"peft.trained={self.trained}: command={command} trains nothing; leave it out")
 
     def apply(self, network: PreTrainedModel, purpose: Purpose) -> PreTrainedModel:
-        """The network itself; an adapter it came with is merged into it first."""
+        """The network itself; an adapter that ``model.path`` has is merged into it first."""
+        if self.trained is not None:
+            return trained_in_float32(network)
         if hasattr(network, "peft_config"):
             from xp.peft.merging import merged
 

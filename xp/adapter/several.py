@@ -1,0 +1,74 @@
+"""Several adapters on one network: which there are, which are active, and which one is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from xp.error import UserError, nearest
+
+
+@dataclass(frozen=True)
+class Several:
+    """Adapters by names of the user's own."""
+
+    paths: dict[str, str]
+    """Where each one is: a folder, or ``mlflow:<run id>``."""
+
+    active: tuple[str, ...]
+    """Those that take part; none of them leaves the network as it is without any."""
+
+    trained: str | None = None
+    """The one that is trained; the others stay as they are."""
+
+
+def activate(network: Any, names: Sequence[str], key: str, trained: str | None = None) -> None:
+    """Have these adapters of a network take part, and no others; all weights are frozen but the trained one's.
+
+    Args:
+        network: a ``PeftModel``.
+        names: of its adapters; several add up, none leaves the network as it is without any.
+        key: the setting or order that asks for them, with its value, for messages.
+        trained: the one whose weights are to be trained.
+
+    Raises:
+        UserError: there is no such adapter, or its method cannot do that; nothing has changed then.
+    """
+    there = network.peft_config
+    for name in names:
+        if name not in there:
+            raise UserError(f"{key}: there is no such adapter.{nearest(name, there)}")
+    virtual = [name for name, config in there.items() if config.is_prompt_learning]
+    if virtual and len(names) != 1:
+        raise UserError(f"{key}: {virtual[0]} has virtual tokens, which work alone; give just one name")
+    if virtual and trained:
+        raise UserError(f"{key}: {virtual[0]} has virtual tokens, which are trained alone; give it as model.path")
+    heads = sorted({layer for config in there.values() for layer in getattr(config, "modules_to_save", None) or ()})
+    if heads and len(names) != 1:
+        raise UserError(
+            f"{key}: these adapters hold {', '.join(heads)} in full, which cannot be added up or done without; give "
+            "just one name"
+        )
+    if not names:
+        network.base_model.disable_adapter_layers()
+    elif virtual:
+        network.set_adapter(names[0])
+    else:
+        network.base_model.enable_adapter_layers()
+        network.set_adapter(names[0], inference_mode=True)
+        if len(names) > 1:
+            network.base_model.set_adapter([*names], inference_mode=True)
+    network.requires_grad_(False)
+    if trained is not None:
+        network.set_requires_grad(trained)
+
+
+def active(network: Any) -> list[str]:
+    """The adapters of a network that take part."""
+    base = network.base_model
+    if not hasattr(base, "disable_adapter_layers"):
+        return [network.active_adapter]
+    if any(getattr(layer, "disable_adapters", False) for layer in network.modules()):
+        return []
+    return [*network.active_adapters]

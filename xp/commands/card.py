@@ -1,0 +1,63 @@
+"""Card: the README.md of a trained model, by which whoever finds its folder knows what it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from xp.run import Run
+
+if TYPE_CHECKING:
+    from xp.model import Loaded
+
+
+def write_card(run: Run, loaded: Loaded, folder: Path, result: dict[str, Any]) -> None:
+    """Say in a model's folder what it was made from, how, and how good it is.
+
+    The first lines are the hub's metadata (https://huggingface.co/docs/hub/model-cards).
+
+    Args:
+        run: that trained it.
+        loaded: the model.
+        folder: where it was saved.
+        result: of the run: ``metrics``, ``baseline``, ``trainable`` and ``weights``.
+    """
+    network: Any = loaded.network
+    name = folder.parent.name
+    about: dict[str, Any] = {"library_name": "transformers", "tags": ["xp", run.task.name]}
+    base = str(getattr(run.model, "path", ""))
+    lines = [f"# {name}", "", f"`{type(network).__name__}`, trained by xp."]
+    opening = f"{type(network).__name__}.from_pretrained(folder)"
+    if hasattr(network, "peft_config"):
+        config = network.peft_config[network.active_adapter]
+        base = str(config.base_model_name_or_path)
+        kind = str(getattr(config.peft_type, "value", config.peft_type))
+        about |= {"library_name": "peft", "tags": [*about["tags"], kind.lower()]}
+        lines[2] = f"An adapter ({kind}) of `{base}`, trained by xp."
+        opening = f"PeftModel.from_pretrained(<{base} by its Auto class>, folder)"
+    if base and not Path(base).exists() and base != "bundled":  # On the hub.
+        about["base_model"] = base
+    chosen = " ".join(f"{group}={choice}" for group, choice in sorted(run.choices.items()) if group != "tracking")
+    lines += [
+        f"Of its {result['weights']:,} weights {result['trainable']:,} were trained. Base: `{base or 'none'}`.",
+        "",
+        "| metric | value | baseline |",
+        "|---|---|---|",
+        *(f"| {key} | {_shown(value)} | {_shown(result['baseline'].get(key))} |"
+          for key, value in result["metrics"].items()),
+        "",
+        f"    python -m xp {chosen} seed={run.seed}",
+        "",
+        "All settings are in the run's `run.yaml`. To open it without xp:",
+        "",
+        f"    {opening}",
+        "",
+    ]  # fmt: skip
+    front = yaml.safe_dump(about, sort_keys=False, allow_unicode=True)
+    (folder / "README.md").write_text(f"---\n{front}---\n\n" + "\n".join(lines), encoding="utf-8")
+
+
+def _shown(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
