@@ -597,8 +597,8 @@ def conflicts(chance: random.Random) -> Iterator[Mutant]:
             for each in keys:
                 (group, name), value = each.partition("=")[0].split("."), each.partition("=")[2]
                 body.setdefault(group, {})[name] = yaml.safe_load(value.replace(":", ": "))
-            text = "# @package _global_\n" + yaml.safe_dump(body)
-            yield Mutant("conflicts", [*rest, "experiment=own"], names, "", {"conf/experiment/own.yaml": text})
+            file = "# @package _global_\n" + yaml.safe_dump(body)
+            yield Mutant("conflicts", [*rest, "experiment=own"], names, "", {"conf/experiment/own.yaml": file})
 
 
 MAKERS: list[Maker] = [

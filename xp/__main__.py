@@ -23,6 +23,7 @@ Examples:
     python -m xp command=evaluate model.path=runs/<run>/model
     python -m xp command=predict model.path=runs/<run>/model inputs=texts.txt
     python -m xp command=generate inputs="def main("
+    python -m xp command=merge model.path=runs/<run>/model   an adapter into its base, as a plain model
     python -m xp resume=last                                 go on with a run that was ended by a bad day
     python -m xp rerun=<MLflow run id> seed=2                a tracked run again, with other settings if you like
     python -m xp command=diff runs=[<one>,<other>]           what differs between two runs

@@ -24,7 +24,7 @@ from xp.naming import LITERAL, literal, names, task_name
 OPEN = re.compile(
     r"(data(\.sources\.\w+)?\.columns|data\.weights|model\.config|model\.processor|model\.quantization_options"
     r"|model\.device_map|model\.max_memory|training\.optimizer_options|peft\.options"
-    r"|peft\.adapters|training\.schedule_options|generation\.(cache_config|watermarking_config|compile_config))[.=]"
+    r"|peft\.adapters|merge\.weights|training\.schedule_options|generation\.(cache_config|watermarking_config|compile_config))[.=]"
 )
 """Mappings that take keys of the user's own, without Hydra's plus sign before them."""
 

@@ -178,9 +178,7 @@ def _tracked(run: Run, folder: Path, parent: Path | None) -> dict[str, Any]:
     tracker.artifact(folder / "run.yaml")  # First of all: whoever kills it, it can be run again.
     status, error = "KILLED", ""
     try:
-        command = {"train": commands.train, "evaluate": commands.evaluate, "predict": commands.predict,
-                   "chat": commands.chat, "generate": commands.generate}[run.command]  # fmt: skip
-        result = command(run, folder, tracker, report)
+        result: dict[str, Any] = getattr(commands, run.command)(run, folder, tracker, report)
         result |= {"run": folder.name, "run_id": tracker.run_id, "folder": str(folder)}
         if world.rank() == 0:
             write(folder / "result.json", json.dumps(result, indent=2) + "\n")

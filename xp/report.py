@@ -167,7 +167,8 @@ class Report:
         """The short table at the end."""
         from rich.table import Table
 
-        subjects = {"predict": f" on {run.choices['task']}", "generate": f" by {run.choices['generation']}", "chat": ""}
+        subjects = {"predict": f" on {run.choices['task']}", "generate": f" by {run.choices['generation']}"}
+        subjects |= {"chat": "", "merge": ""}
         subject = subjects.get(run.command, f" on {run.choices['data']}")
         table = Table(title=f"{run.command} {run.choices['model']}{subject}", title_justify="left")
         table.add_column("metric")

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, NonNegativeInt, ValidationError, model_validator
 
 from xp import imports, metric, secret
+from xp.adapter import Merge
 from xp.backend import Backend
 from xp.chat import Chat
 from xp.component import Settings
@@ -32,9 +33,9 @@ from xp.training import Training
 class Run(Settings):
     """A complete run: nothing that decides its outcome lies outside of it, but the rows and the model's files."""
 
-    command: Literal["train", "evaluate", "predict", "generate", "chat", "show", "tasks", "diff", "sync"]
-    """What to do: train a model, evaluate one, let it predict, let it write, chat with one, show rows as it sees them,
-    list tasks, show what differs between runs, or bring to MLflow what it has not got of any run."""
+    command: Literal["train", "evaluate", "predict", "generate", "chat", "merge", "show", "tasks", "diff", "sync"]
+    """What to do: train a model, evaluate one, let it predict, let it write, chat with one, merge adapters into one,
+    show rows as it sees them, list tasks, show what differs between runs, or bring to MLflow what it lacks."""
 
     examples: NonNegativeInt
     """How many rows of each split command=show prints."""
@@ -72,6 +73,7 @@ class Run(Settings):
     training: Training
     prediction: Prediction
     chat: Chat
+    merge: Merge
     tracking: Tracking
     sweep: Sweep
 
@@ -95,7 +97,7 @@ class Run(Settings):
             raise ValueError(f"task={self.task.name}: command=chat is for task=chat")
         if self.command in ("train", "evaluate"):
             self._check_training()
-        self.peft.check_use(self.command, self.model.name)
+        self.peft.check_use(self.command, self.model.name, [*self.merge.weights])
         check_trainable(self.model, self.command, self.peft.in_full, self.training.save_dtype)
         return self
 

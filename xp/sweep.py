@@ -66,7 +66,7 @@ class Jobs:
 
     def _run(self, overrides: Sequence[str]) -> Run:
         run = Run.parse(self.composer.values(overrides))
-        if run.command in ("show", "tasks", "chat", "diff", "sync"):
+        if run.command in ("show", "tasks", "chat", "merge", "diff", "sync"):
             raise UserError(f"command={run.command}: it has no result that a sweep could compare; leave out -m")
         run.check_files()
         return run

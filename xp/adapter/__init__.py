@@ -2,15 +2,18 @@
 
 from xp.adapter.folder import Folder, is_adapter, read
 from xp.adapter.loading import put_on, put_on_another
+from xp.adapter.merge import Merge, merged
 from xp.adapter.several import Several, activate, active
 from xp.adapter.surroundings import surround
 
 __all__ = [
     "Folder",
+    "Merge",
     "Several",
     "activate",
     "active",
     "is_adapter",
+    "merged",
     "put_on",
     "put_on_another",
     "read",

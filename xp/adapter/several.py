@@ -66,9 +66,8 @@ def activate(network: Any, names: Sequence[str], key: str, trained: str | None =
 
 def active(network: Any) -> list[str]:
     """The adapters of a network that take part."""
-    base = network.base_model
-    if not hasattr(base, "disable_adapter_layers"):
-        return [network.active_adapter]
-    if any(getattr(layer, "disable_adapters", False) for layer in network.modules()):
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    if any(isinstance(layer, BaseTunerLayer) and layer.disable_adapters for layer in network.modules()):
         return []
     return [*network.active_adapters]

@@ -3,8 +3,9 @@
 from xp.commands.chat import chat
 from xp.commands.evaluate import evaluate
 from xp.commands.generate import generate
+from xp.commands.merge import merge
 from xp.commands.predict import predict
 from xp.commands.show import show
 from xp.commands.train import train
 
-__all__ = ["chat", "evaluate", "generate", "predict", "show", "train"]
+__all__ = ["chat", "evaluate", "generate", "merge", "predict", "show", "train"]

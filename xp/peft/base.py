@@ -48,16 +48,19 @@ class Peft(Component):
         """Whether it is the model's own weights that are trained."""
         return False
 
-    def check_use(self, command: str, model: str) -> None:
+    def check_use(self, command: str, model: str, merged: list[str]) -> None:
         """Refuse what does not go with the rest of the run.
 
         Args:
             command: what the model is for.
             model: which kind of model it is.
+            merged: names of the adapters that are to be merged by weight.
 
         Raises:
             ValueError: the adapters that there are do not go with these.
         """
+        if command == "merge":
+            raise ValueError(f"peft={self.name}: command=merge makes no adapter; leave it out")
 
     def check(self, purpose: Purpose) -> None:
         """Refuse what the method does not have. Imports peft, which takes seconds; reads no weights.

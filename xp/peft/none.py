@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import model_validator
 
-from xp.adapter import Several
+from xp.adapter import Merge, Several, merged
 from xp.error import nearest
 from xp.peft.base import Peft, Purpose, trained_in_float32
 
@@ -62,8 +62,14 @@ class NoPeft(Peft, name="none"):
         """Unless one of the adapters is trained."""
         return self.trained is None
 
-    def check_use(self, command: str, model: str) -> None:
+    def check_use(self, command: str, model: str, merged: list[str]) -> None:
         """Adapters that there are need their base, and one that is to be trained."""
+        for name in merged:
+            if name not in self.adapters:
+                hint = nearest(name, self.adapters) or f" Give peft.adapters={{{name}: <folder>}}."
+                raise ValueError(f"merge.weights.{name}: there is no such adapter.{hint}")
+        if merged and command != "merge":
+            raise ValueError(f"merge.weights: command={command} merges nothing; leave it out")
         if not self.adapters:
             return
         if model != "pretrained":
@@ -83,9 +89,8 @@ class NoPeft(Peft, name="none"):
         if self.trained is not None:
             return trained_in_float32(network)
         if hasattr(network, "peft_config"):
-            from xp.peft.merging import merged
-
-            network = merged(network)
+            whole = Merge(weights={}, combination="cat", density=None, rank=None)
+            network = merged(network, whole, "peft=none: the adapter in model.path")
         for parameter in network.parameters():
             parameter.requires_grad_(parameter.is_floating_point())
         return network

@@ -1,0 +1,99 @@
+"""Merge adapters into the network under them."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from xp import adapter
+from xp.commands.closing import save_model
+from xp.commands.opening import choose_machine, machine
+from xp.error import UserError
+from xp.model import Wish
+from xp.model.quantization import quantized
+from xp.report import Report
+from xp.run import Run
+from xp.task import Trainable
+from xp.tracking import Tracker
+
+
+def merge(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str, Any]:
+    """Make a plain model of a base and its adapters; it is merged in float32 and saved in the base's own type.
+
+    Returns:
+        What goes to ``result.json``: ``metrics``, the place of the model, and times.
+
+    Raises:
+        UserError: there is no adapter, or none that is a change of weights.
+    """
+    import torch
+    import transformers
+
+    started = time.perf_counter()
+    choose_machine(run, tracker, report)
+    loaded = run.model.load(_wish(run))
+    network: Any = loaded.network
+    if quantized(network.get_base_model()):
+        raise UserError("command=merge: quantized weights take no update; leave out model.quantization")
+    base = str(network.get_base_model().name_or_path)
+    before = {name: value.clone() for name, value in network.get_base_model().state_dict().items()}
+    tracker.opened()
+    shares = run.merge.weights or dict.fromkeys(adapter.active(network), 1.0)
+    key = "peft.adapters" if run.peft.several else f"model.path={getattr(run.model, 'path', '')}"
+    whole: Any = adapter.merged(network, run.merge, key)
+    loaded.network = whole
+    change = _changed(before, whole.state_dict())
+    if run.training.save_dtype is None:
+        whole.to(transformers.AutoConfig.from_pretrained(base).dtype or torch.float32)
+    digest = save_model(run, loaded, folder / "model")
+    parts = ", ".join(f"{share:g} of {name}" for name, share in shares.items())
+    report.say(f"merged {parts} into {base}; saved in {str(whole.dtype).removeprefix('torch.')}")
+    metrics = {"merge/largest_change": change}
+    tracker.log(metrics, 0)
+    return {
+        "objective": change,
+        "metric": "merge/largest_change",
+        "goal": "max",
+        "metrics": metrics,
+        "baseline": {},
+        "digest": digest,
+        "model": str(folder / "model"),
+        "seconds": time.perf_counter() - started,
+    }
+
+
+def _wish(run: Run) -> Wish:
+    """The model as its adapter says that it is, in float32; the task says what an adapter does not."""
+    import torch
+
+    kinds: dict[str | None, str] = {each.peft_type: each.auto_class for each in Trainable.all().values()}
+    task = run.task
+    if not isinstance(task, Trainable):
+        raise UserError(f"task={task.name}: it cannot be trained, so there is no adapter for it; leave it out")
+    first = next(iter(run.peft.several.paths.values())) if run.peft.several else str(getattr(run.model, "path", ""))
+    place = str(Path(run.tracking.locate(first, run.runs_folder)).expanduser())
+    if not adapter.is_adapter(place):
+        raise UserError(f"model.path={first}: there is no adapter to merge; give its folder, or peft.adapters")
+    kind = adapter.read(place, f"model.path={first}").task_type
+    processors: dict[str | None, str] = {each.peft_type: each.processor_class for each in Trainable.all().values()}
+    return Wish(
+        auto_class=kinds.get(kind, task.auto_class) if kind else task.auto_class,
+        processor_class=processors.get(kind, task.processor_class) if kind else task.processor_class,
+        config=lambda labels: {},
+        labels=[],
+        texts=list,
+        dtype=torch.float32,
+        peft_type=kind or task.peft_type,
+        train=False,
+        locate=partial(run.tracking.locate, runs=run.runs_folder),
+        **machine(run, "fp32"),
+    )
+
+
+def _changed(before: dict[str, Any], after: dict[str, Any]) -> float:
+    """How much the weight that has changed most has changed."""
+    shared = ((before[name], after[name.replace(".base_layer", "")]) for name in before
+              if name.replace(".base_layer", "") in after)  # fmt: skip
+    return max((float((new - old).abs().max()) for old, new in shared if old.is_floating_point()), default=0.0)
