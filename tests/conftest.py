@@ -96,14 +96,19 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return store
 
 
+def put_store(store: Path, folder: Path) -> None:
+    """Have runs in a folder find a store that has its tables."""
+    (folder / "runs").mkdir(exist_ok=True)
+    shutil.copy(store, folder / "runs" / "mlflow.db")
+
+
 @pytest.fixture
 def compose(corpus: Path, empty_store: Path) -> Callable[..., Any]:
     """Composes and checks a small run from overrides, as the command line does."""
     from xp import compose as composing
     from xp.run import Run
 
-    (corpus / "runs").mkdir(exist_ok=True)
-    shutil.copy(empty_store, corpus / "runs" / "mlflow.db")
+    put_store(empty_store, corpus)
 
     def composed(*overrides: str) -> Run:
         composing.initialize(None)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import command, curve, journal
+from conftest import curve, journal, put_store
 
 from xp import compose
 from xp.launch import start
@@ -69,8 +69,9 @@ CURVES = ("train/loss", "train/grad_norm", "train/lr", "train/padding")
 
 
 @pytest.fixture
-def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
+def ran(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
     monkeypatch.chdir(tmp_path)
+    put_store(empty_store, tmp_path)
 
     def run(name: str, *overrides: str) -> dict[str, Any]:
         compose.initialize(None)
@@ -107,8 +108,23 @@ def test_three_engines_give_one_curve(name: str, ran: Callable[..., dict[str, An
     assert torch[-1][1] != torch[0][1]
 
 
-@pytest.mark.parametrize("name", TASKS)
-def test_two_processes_give_the_curve_of_one(name: str, ran: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+ALIKE = (
+    "several labels",
+    "number",
+    "pairs",
+    "whole words",
+    "question_answering",
+    "multiple_choice",
+    "masked_lm",
+    "chat",
+)
+"""Ends of names whose two processes differ from another task's in nothing but the loss; left to ``-m slow``."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(each, marks=pytest.mark.slow if each.endswith(ALIKE) else ()) for each in TASKS]
+)
+def test_two_processes_give_the_curve_of_one(name: str, ran: Callable[..., dict[str, Any]]) -> None:
     """Losses, gradients and scores, with dropout off, which the processes draw for themselves."""
     own = {each.partition("=")[0] for each in TASKS[name]}
     drops = ("hidden_dropout_prob", "attention_dropout", "dropout", "mask_time_prob")
@@ -121,16 +137,13 @@ def test_two_processes_give_the_curve_of_one(name: str, ran: Callable[..., dict[
         more = ("hidden_dropout", "attention_dropout", "feat_proj_dropout", "activation_dropout", "final_dropout")
         sober += [f"model.config.{each}=0.0" for each in (*more, "layerdrop")]
     alone = ran(name, *sober)
-    two = [*settings(name), *sober, "backend=accelerate", "backend.processes=2", "runs_folder=two"]
-    ended = command(*two, folder=tmp_path)
-    assert ended.returncode == 0, ended.stderr
-    (made,) = [path for path in (tmp_path / "two").iterdir() if (path / "journal.jsonl").exists()]
+    two = ran(name, *sober, "backend=accelerate", "backend.processes=2")
     expected = curve(alone["points"], *CURVES)
-    got = curve(journal(made), *CURVES)
+    got = curve(two["points"], *CURVES)
     assert [row[0] for row in got] == [row[0] for row in expected]
     for mine, theirs in zip(got, expected, strict=True):
         assert mine[1] == pytest.approx(theirs[1], rel=1e-5)
         assert mine[2] == pytest.approx(theirs[2], rel=1e-3)
-    (last,) = [point for point in journal(made) if point["step"] == 6 and "eval/loss" in point]
+    (last,) = [point for point in two["points"] if point["step"] == 6 and "eval/loss" in point]
     scores = {key: value for key, value in last.items() if key.startswith("eval/")}
     assert scores == pytest.approx(alone["metrics"], rel=1e-4)

@@ -38,6 +38,7 @@ def test_the_main_job(tmp_path: Path) -> None:
         assert word in ended.stdout
 
 
+@pytest.mark.slow
 def test_adapters_come_near_on_few_weights(tmp_path: Path) -> None:
     ended = command("backend=accelerate", "peft=lora", folder=tmp_path)
     assert ended.returncode == 0, ended.stderr

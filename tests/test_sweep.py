@@ -15,7 +15,7 @@ from typing import Any
 
 import bombs
 import pytest
-from conftest import SMALL, command, rows, write_rows
+from conftest import SMALL, command, put_store, rows, write_rows
 
 from xp import compose as composing
 from xp import forked
@@ -58,8 +58,9 @@ def tracked_runs(folder: Path) -> tuple[Any, list[Any]]:
 
 
 @pytest.fixture
-def swept(corpus: Path, capfd: pytest.CaptureFixture[str]) -> Swept:
+def swept(corpus: Path, empty_store: Path, capfd: pytest.CaptureFixture[str]) -> Swept:
     """Does a small sweep in this process; gives its exit code and what it has printed."""
+    put_store(empty_store, corpus)
 
     def done(*overrides: str) -> tuple[int, str]:
         composing.initialize(None)
@@ -332,7 +333,7 @@ def test_a_wrong_job_is_told_before_the_first_one_starts(
     with pytest.raises(UserError) as caught:
         swept(*given)
     assert str(caught.value) == message
-    assert not (corpus / "runs").exists()
+    assert [file.name for file in corpus.glob("runs/*")] == ["mlflow.db"]
 
 
 SWEEPER = """
