@@ -42,6 +42,13 @@ def by_peft(values: dict[str, Any], folder: str) -> Any:
     return logits(AutoPeftModelForCausalLM.from_pretrained(folder))
 
 
+def by_transformers(values: dict[str, Any], folder: str) -> Any:
+    """The logits as transformers opens it, which neither xp nor peft has a part in."""
+    from transformers import AutoModelForCausalLM
+
+    return logits(AutoModelForCausalLM.from_pretrained(folder))
+
+
 def _child(here: str, answer: Connection, how: Callable[..., Any], jobs: dict[str, tuple[dict[str, Any], str]]) -> None:
     os.chdir(here)
     warnings.simplefilter("ignore")

@@ -9,6 +9,7 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
+from xp import adapter
 from xp.chat.speaker import Speaker, file_kind
 from xp.chat.talk import Talk
 from xp.error import UserError, nearest
@@ -24,7 +25,7 @@ ORDERS = {
     "/save": "/save <file.json> writes the conversation",
     "/load": "/load <file.json> goes on with another conversation",
     "/attach": "/attach <file> sends an image or a sound along with the next message",
-    "/adapter": "show the model's adapters; /adapter <name> answers with it, /adapter none without any",
+    "/adapter": "show the adapters; /adapter <name> answers with it, none without; <name>=<folder> adds one",
     "/set": "show the settings of generation; /set <key>=<value> changes one",
     "/stats": "turns, tokens, speed, and how full the context is",
     "/exit": "end the chat, as Ctrl-D does",
@@ -38,8 +39,6 @@ class Desk:
     talk: Talk
     speaker: Speaker
     say: Callable[[str], None]
-    without_adapter: bool = False
-    """Whether the adapters are switched off."""
 
     def order(self, line: str) -> bool:
         """Carry out an order; True where an answer is due now.
@@ -125,22 +124,35 @@ class Desk:
         self.say(f"{key}={value}")
 
     def _adapter(self, rest: str) -> None:
+        name, equals, path = rest.partition("=")
+        if equals:
+            self._add_adapter(name.strip(), path.strip())
         network = self.speaker.network
         names = list(getattr(network, "peft_config", {}))
         if not names:
-            raise UserError("/adapter: this model has none; start the chat with model.path=<folder of an adapter>")
-        if rest and rest != "none" and rest not in names:
-            raise UserError(f"/adapter {rest}: there is no such adapter.{nearest(rest, [*names, 'none'])}")
-        if rest and not hasattr(network.base_model, "disable_adapter_layers"):
-            raise UserError("/adapter: an adapter of virtual tokens cannot be switched while talking")
-        if rest == "none":
-            network.base_model.disable_adapter_layers()
-        elif rest:
-            network.base_model.enable_adapter_layers()
-            network.set_adapter(rest)
-        self.without_adapter = rest == "none" or (self.without_adapter and not rest)
-        active = "none" if self.without_adapter else network.active_adapter
-        self.say(f"adapters: {', '.join(names)}; answering with {active}")
+            raise UserError(
+                "/adapter: this model has none; /adapter <name>=<folder> adds one, or start with peft.adapters={...}"
+            )
+        if rest and not equals:
+            adapter.activate(network, [] if rest == "none" else rest.split(), f"/adapter {rest}")
+        taking_part = " and ".join(adapter.active(network)) or "none"
+        self.say(f"adapters: {', '.join(names)}; answering with {taking_part}")
+
+    def _add_adapter(self, name: str, path: str) -> None:
+        """Put one more adapter on the network, and answer with it."""
+        key, speaker = f"/adapter {name}={path}", self.speaker
+        if not name.isidentifier() or name == "none" or name in getattr(speaker.network, "peft_config", {}):
+            raise UserError(f"{key}: give a name of letters and digits that no other adapter has")
+        folder = adapter.read(str(Path(path).expanduser()), key)
+        notes: list[str] = []
+        if hasattr(speaker.network, "peft_config"):
+            adapter.put_on_another(speaker.network, folder, name, notes)
+        else:
+            speaker.network = adapter.put_on(speaker.network, folder, False, notes, name)
+        adapter.activate(speaker.network, [name], key)
+        speaker.network.eval()
+        for line in notes:
+            self.say(line)
 
     def _stats(self, rest: str) -> None:
         said = [message["about"] for message in self.talk.messages if "about" in message]

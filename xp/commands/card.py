@@ -7,48 +7,51 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from xp.commands.closing import trained_adapter
 from xp.run import Run
 
 if TYPE_CHECKING:
     from xp.model import Loaded
 
 
-def write_card(run: Run, loaded: Loaded, folder: Path, result: dict[str, Any]) -> None:
+def write_card(run: Run, loaded: Loaded, folder: Path, how: str, result: dict[str, Any]) -> None:
     """Say in a model's folder what it was made from, how, and how good it is.
 
     The first lines are the hub's metadata (https://huggingface.co/docs/hub/model-cards).
 
     Args:
-        run: that trained it.
+        run: that made it.
         loaded: the model.
         folder: where it was saved.
-        result: of the run: ``metrics``, ``baseline``, ``trainable`` and ``weights``.
+        how: it was made, as a sentence.
+        result: of the run: ``metrics`` and ``baseline``.
     """
     network: Any = loaded.network
     name = folder.parent.name
     about: dict[str, Any] = {"library_name": "transformers", "tags": ["xp", run.task.name]}
     base = str(getattr(run.model, "path", ""))
-    lines = [f"# {name}", "", f"`{type(network).__name__}`, trained by xp."]
+    lines = [f"# {name}", "", f"`{type(network).__name__}`, made by xp."]
     opening = f"{type(network).__name__}.from_pretrained(folder)"
     if hasattr(network, "peft_config"):
-        config = network.peft_config[network.active_adapter]
+        config = network.peft_config[trained_adapter(run)]
         base = str(config.base_model_name_or_path)
         kind = str(getattr(config.peft_type, "value", config.peft_type))
         about |= {"library_name": "peft", "tags": [*about["tags"], kind.lower()]}
-        lines[2] = f"An adapter ({kind}) of `{base}`, trained by xp."
+        lines[2] = f"An adapter ({kind}) of `{base}`, made by xp."
         opening = f"PeftModel.from_pretrained(<{base} by its Auto class>, folder)"
     if base and not Path(base).exists() and base != "bundled":  # On the hub.
         about["base_model"] = base
     chosen = " ".join(f"{group}={choice}" for group, choice in sorted(run.choices.items()) if group != "tracking")
     lines += [
-        f"Of its {result['weights']:,} weights {result['trainable']:,} were trained. Base: `{base or 'none'}`.",
+        *([f"Base: `{base}`."] if base else []),
+        how,
         "",
         "| metric | value | baseline |",
         "|---|---|---|",
         *(f"| {key} | {_shown(value)} | {_shown(result['baseline'].get(key))} |"
           for key, value in result["metrics"].items()),
         "",
-        f"    python -m xp {chosen} seed={run.seed}",
+        f"    python -m xp command={run.command} {chosen} seed={run.seed}",
         "",
         "All settings are in the run's `run.yaml`. To open it without xp:",
         "",

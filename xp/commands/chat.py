@@ -42,6 +42,8 @@ def chat(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str, 
     device, precision = choose_machine(run, tracker, report)
     loaded = run.model.load(_wish(run, precision))
     describe_model(loaded, tracker, report)
+    for line in loaded.notes:
+        report.say(line)
     network = place(loaded.network, device).eval()
     tokenizer = getattr(loaded.processor, "tokenizer", loaded.processor)
     plain = not loaded.processor.chat_template and task.template == "auto"

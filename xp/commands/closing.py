@@ -55,6 +55,12 @@ def show_findings(
         tracker.table(table, f"evaluation/{name}.json")
 
 
+def trained_adapter(run: Run) -> str:
+    """The name that the adapter has on its network that a run trains."""
+    several = run.peft.several
+    return several.trained if several and several.trained else "default"
+
+
 def _save_adapter(network: Any, name: str, folder: Path) -> None:
     """Write one adapter of a network; peft puts one that is not called ``default`` into a folder of its name."""
     network.save_pretrained(folder, selected_adapters=[name])
@@ -74,7 +80,7 @@ def save_model(run: Run, loaded: Loaded, folder: Path) -> str:
     if run.training.save_dtype is not None:
         network = network.to(getattr(torch, run.training.save_dtype))
     if hasattr(network, "peft_config"):
-        _save_adapter(network, network.active_adapter, part)
+        _save_adapter(network, trained_adapter(run), part)
         plain_config(network).save_pretrained(part)
     else:
         network.save_pretrained(part)

@@ -43,6 +43,8 @@ def generate(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[s
     torch.manual_seed(run.seed)
     loaded = run.model.load(wish)
     describe_model(loaded, tracker, report)
+    for line in loaded.notes:
+        report.say(line)
     if isinstance(run.task, Chat):
         for line in run.task.equip(loaded.processor, loaded.network, adapted=True):
             report.say(line)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from xp import adapter
+from xp.commands.card import write_card
 from xp.commands.closing import save_model
 from xp.commands.opening import choose_machine, machine
 from xp.error import UserError
@@ -49,15 +50,19 @@ def merge(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str,
         whole.to(transformers.AutoConfig.from_pretrained(base).dtype or torch.float32)
     digest = save_model(run, loaded, folder / "model")
     parts = ", ".join(f"{share:g} of {name}" for name, share in shares.items())
-    report.say(f"merged {parts} into {base}; saved in {str(whole.dtype).removeprefix('torch.')}")
+    how = f"merged {parts} into {base}; saved in {str(whole.dtype).removeprefix('torch.')}"
+    report.say(how)
     metrics = {"merge/largest_change": change}
     tracker.log(metrics, 0)
-    return {
+    result = {
         "objective": change,
         "metric": "merge/largest_change",
         "goal": "max",
         "metrics": metrics,
         "baseline": {},
+    }
+    write_card(run, loaded, folder / "model", f"{how[0].upper()}{how[1:]}.", result)
+    return result | {
         "digest": digest,
         "model": str(folder / "model"),
         "seconds": time.perf_counter() - started,

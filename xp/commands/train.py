@@ -114,7 +114,7 @@ def train(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str,
     show_findings(task, latest[0], loaded, held_out, folder, tracker)
     result = scores(task, job.metric, metrics, loaded, held_out) | {"trainable": trained, "weights": weights}
     if world.rank() == 0:
-        write_card(run, loaded, folder / "model", result)
+        write_card(run, loaded, folder / "model", f"Of its {weights:,} weights {trained:,} were trained.", result)
     return result | {
         "digest": digest,
         "training_seconds": seconds,

@@ -1,0 +1,355 @@
+"""Several adapters on one model, adapters merged into their base, and adapters that plain peft has made or opens."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import command, same_on_all_backends
+from reopened import by_peft, by_transformers, logits, reopened
+from test_conversing import desk
+
+from xp import adapter
+from xp.adapter import Merge, Several
+from xp.commands.opening import load, read
+from xp.error import UserError
+from xp.report import Report
+from xp.run import Run
+
+Ran = Callable[..., dict[str, Any]]
+LM = ["task=causal_lm", "task.max_length=24", "training.max_steps=4", "training.learning_rate=1e-2"]
+
+
+@pytest.fixture
+def base(run: Ran) -> str:
+    """A small language model's folder."""
+    return str(run(*LM, "runs_folder=bases")["model"])
+
+
+@pytest.fixture
+def two(base: str, run: Ran) -> dict[str, str]:
+    """Two LoRAs of one base, which differ in rank and in what they have learned."""
+    law = run(*LM, "model=pretrained", f"model.path={base}", "peft=lora", "peft.rank=2")
+    verse = run(*LM, "model=pretrained", f"model.path={base}", "peft=lora", "peft.rank=4", "seed=5")
+    return {"law": str(law["model"]), "verse": str(verse["model"])}
+
+
+def adapters(base: str, two: dict[str, str], *more: str) -> list[str]:
+    given = ", ".join(f"{name}: {path}" for name, path in two.items())
+    return [*LM, "model=pretrained", f"model.path={base}", f"peft.adapters={{{given}}}", *more]
+
+
+def opened(run: Run) -> Any:
+    """The network that a run evaluates."""
+    report = Report()
+    task, _, _ = read(run, report, False)
+    return load(run, task, "fp32", [], None, report).network
+
+
+def test_those_that_are_active_take_part(base: str, two: dict[str, str], compose: Callable[..., Run], run: Ran) -> None:
+    def seen(*overrides: str) -> Any:
+        return logits(opened(compose("command=evaluate", *overrides)))
+
+    plain = seen(*LM, "model=pretrained", f"model.path={base}")
+    alone = {name: seen(*LM, "model=pretrained", f"model.path={path}") for name, path in two.items()}
+    for name in two:
+        assert torch.equal(seen(*adapters(base, two, f"peft.active={name}")), alone[name])
+    assert torch.equal(seen(*adapters(base, two)), alone["law"])  # The first.
+    assert torch.equal(seen(*adapters(base, two, "peft.active=[]")), plain)
+    both = seen(*adapters(base, two, "peft.active=[law,verse]"))
+    assert not any(torch.allclose(both, each, atol=1e-4) for each in (plain, *alone.values()))
+    for active in ("law", "verse"):
+        scores = run("command=evaluate", *adapters(base, two, f"peft.active={active}"))["metrics"]
+        assert scores == run("command=evaluate", *LM, "model=pretrained", f"model.path={two[active]}")["metrics"]
+
+
+def test_generate_and_predict_use_them(base: str, two: dict[str, str], run: Ran) -> None:
+    def written(*overrides: str) -> list[str]:
+        result = run("generation.max_new_tokens=8", "inputs=[apple pear, dog cow]", "precision=fp32", *overrides)
+        file = Path(result["generations" if "generations" in result else "predictions"])
+        lines = [json.loads(line) for line in file.read_text().splitlines()]
+        return [str(line.get("text", line.get("output"))) for line in lines]
+
+    for how in ("command=generate", "command=predict"):
+        alone = written(how, *LM, "model=pretrained", f"model.path={two['verse']}")
+        assert written(how, *adapters(base, two, "peft.active=verse")) == alone
+        assert written(how, *adapters(base, two, "peft.active=[]")) == written(
+            how, *LM, "model=pretrained", f"model.path={base}")  # fmt: skip
+
+
+def test_one_is_trained_while_the_others_stay(base: str, two: dict[str, str], run: Ran) -> None:
+    """The same curve on every backend; what is saved is that one adapter, and plain peft opens it."""
+    from safetensors.torch import load_file
+
+    given = adapters(base, two, "peft.trained=verse", "peft.active=[law,verse]", "training.micro_batch_size=3")
+    before = Path(two["law"], "adapter_model.safetensors").read_bytes()
+    points = same_on_all_backends(run, *given)
+    assert points[0] != points[-1]
+    result = run(*given)
+    assert Path(two["law"], "adapter_model.safetensors").read_bytes() == before
+    new, old = (load_file(Path(path, "adapter_model.safetensors")) for path in (result["model"], two["verse"]))
+    assert set(new) == set(old)
+    assert any(not torch.equal(new[name], old[name]) for name in new)
+    assert result["trainable"] == sum(value.numel() for value in new.values())
+    found = reopened(by_peft, {"it": ({}, result["model"])})["it"]
+    assert not isinstance(found, str), found
+
+
+def test_a_training_of_one_of_several_goes_on(base: str, two: dict[str, str], compose: Any, run: Ran) -> None:
+    import bombs
+    from test_resume import ended, go_on
+
+    given = adapters(base, two, "peft.trained=law", "peft.active=[law,verse]", "training.save_every=2")
+    whole = run(*given, "runs_folder=whole")
+    assert bombs.killed(compose(*given, "runs_folder=again"), "saved", 4) < 0
+    (folder,) = (path for path in Path("again").iterdir() if (path / "run.yaml").exists())
+    assert ended(go_on("runs_folder=again", where=str(folder))) == ended(Path(whole["folder"]))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["peft.active=laws"], "peft.active=laws: there is no such adapter. Did you mean 'law'?"),
+        (["peft.trained=verze"], "peft.trained=verze: there is no such adapter. Did you mean 'verse'?"),
+        (["peft.trained=law", "peft.active=verse"],
+         "peft.trained=law: it takes no part in what is trained; add it to peft.active"),
+        ([], "peft.trained has no value; give peft.trained=<one of peft.adapters> to train that one, or set "
+             "peft.adapters={} to train all weights"),
+        (["command=evaluate", "peft.trained=law"], "peft.trained=law: command=evaluate trains nothing; leave it out"),
+        (["command=evaluate", "model=scratch"],
+         "peft.adapters: model=scratch has new weights, which no adapter was trained on; give model.path=<base>"),
+        (["command=merge", "merge.weights={lew: 1}"],
+         "merge.weights.lew: there is no such adapter. Did you mean 'law'?"),
+        (["command=evaluate", "merge.weights={law: 1}"],
+         "merge.weights: command=evaluate merges nothing; leave it out"),
+        (["command=merge", "merge.combination=ties"],
+         "merge.density: combination=ties needs one; give merge.density=0.5, or so"),
+        (["command=merge", "merge.density=0.5"], "merge.density=0.5: combination=cat keeps all values; set it to null"),
+        (["command=merge", "merge.rank=2"], "merge.rank=2: combination=cat has its own rank; set it to null"),
+    ],
+)  # fmt: skip
+def test_wrong_settings_are_one_line(given: list[str], message: str, compose: Callable[..., Run]) -> None:
+    with pytest.raises(UserError) as caught:
+        compose("model=bundled", "peft.adapters={law: x, verse: y}", *given)
+    assert str(caught.value) == message
+
+
+def test_an_adapter_on_another_base_is_refused(base: str, two: dict[str, str], run: Ran) -> None:
+    """Of another shape, or of another vocabulary; and one for another task."""
+    for number, change in enumerate(("model.config.hidden_size=48", "model.vocabulary=200")):
+        other = run(*LM, change, f"runs_folder=others{number}")["model"]
+        with pytest.raises(UserError, match=r"^peft.adapters.law=\S+: it was trained on another base than"):
+            run("command=evaluate", *adapters(other, two))
+    with pytest.raises(
+        UserError, match=r"^peft.adapters.law=\S+: this adapter is for CAUSAL_LM, the task for SEQ_CLS$"
+    ):
+        run("command=evaluate", *adapters(base, two)[1:], "task=text_classification")
+    with pytest.raises(UserError, match="it is an adapter itself; name it in peft.adapters"):
+        run("command=evaluate", *adapters(two["law"], two))
+
+
+def test_heads_are_not_added_up(run: Ran) -> None:
+    head = run("peft=lora", "runs_folder=heads")
+    base = json.loads(Path(head["model"], "adapter_config.json").read_text())["base_model_name_or_path"]
+    given = ["model=pretrained", f"model.path={base}", f"peft.adapters={{a: {head['model']}, b: {head['model']}}}"]
+    assert run("command=evaluate", *given)["metrics"] == head["metrics"]
+    for active in ("[a,b]", "[]"):
+        with pytest.raises(
+            UserError, match=r"^peft.active=\[.*\]: these adapters hold .*score in full, which cannot be"
+        ):
+            run("command=evaluate", *given, f"peft.active={active}")
+
+
+def test_virtual_tokens_work_alone(base: str, two: dict[str, str], run: Ran) -> None:
+    prompt = run(*LM, "model=pretrained", f"model.path={base}", "peft=prompt")["model"]
+    given = adapters(base, {"soft": prompt, "softer": prompt})
+    assert run("command=evaluate", *given)["metrics"]
+    with pytest.raises(UserError, match=r"^peft.active=\[soft,softer\]: soft has virtual tokens, which work alone"):
+        run("command=evaluate", *given, "peft.active=[soft,softer]")
+    with pytest.raises(UserError, match=r"peft.adapters.soft=.*: the PROMPT_TUNING adapter cannot be loaded"):
+        run("command=evaluate", *adapters(base, two | {"soft": prompt}))
+
+
+# Merge
+
+
+def test_a_merged_model_is_a_plain_one_with_the_same_logits(base: str, two: dict[str, str], run: Ran) -> None:
+    """In a process without xp, by transformers alone."""
+    jobs: dict[str, tuple[dict[str, Any], str]] = {
+        "one": ({}, run("command=merge", "model=pretrained", f"model.path={two['law']}")["model"]),
+        "active": ({}, run("command=merge", *adapters(base, two, "peft.active=verse"))["model"]),
+        "sum": ({}, run("command=merge", *adapters(base, two, "merge.weights={law: 1.0, verse: 1.0}"))["model"]),
+    }
+    for name, (_, path) in jobs.items():
+        assert not Path(path, "adapter_config.json").exists()
+        assert f"# {Path(path).parent.name}" in Path(path, "README.md").read_text(), name
+    merged = reopened(by_transformers, jobs)
+    apart = reopened(by_peft, {"law": ({}, two["law"]), "verse": ({}, two["verse"])})
+    assert abs(merged["one"] - apart["law"]).max() < 1e-4
+    assert abs(merged["active"] - apart["verse"]).max() < 1e-4
+    assert abs(merged["sum"] - apart["law"]).max() > 1e-3
+
+
+def test_weights_are_those_of_the_sum(base: str, two: dict[str, str], compose: Callable[..., Run]) -> None:
+    """What is merged is base + 0.3 x law - 2 x verse, layer by layer."""
+
+    def weights(network: Any) -> dict[str, torch.Tensor]:
+        return {name: value.clone() for name, value in network.state_dict().items()}
+
+    plain = weights(opened(compose("command=evaluate", *LM, "model=pretrained", f"model.path={base}")))
+    alone = {
+        name: weights(opened(compose("command=evaluate", *LM, "model=pretrained", f"model.path={path}"))
+                      .merge_and_unload())  # type: ignore[attr-defined]
+        for name, path in two.items()
+    }  # fmt: skip
+    merge = Merge(weights={"law": 0.3, "verse": -2.0}, combination="cat", density=None, rank=None)
+    network = opened(compose("command=evaluate", *adapters(base, two)))
+    changed = 0
+    for name, value in weights(adapter.merged(network, merge, "here")).items():
+        expected = plain[name] + 0.3 * (alone["law"][name] - plain[name]) - 2 * (alone["verse"][name] - plain[name])
+        assert torch.allclose(value, expected, atol=1e-5), name
+        changed += not torch.equal(value, plain[name])
+    assert changed
+
+
+@pytest.mark.parametrize("combination", ["svd", "ties", "dare_linear", "magnitude_prune", "ties_svd"])
+def test_pefts_combinations_merge(combination: str, base: str, run: Ran) -> None:
+    settings = [*LM, "model=pretrained", f"model.path={base}", "peft=lora"]
+    lora = {name: run(*settings, f"seed={seed}")["model"] for seed, name in enumerate("ab")}
+    given = adapters(base, lora, "merge.weights={a: 0.5, b: 0.5}")
+    density = [] if combination == "svd" else ["merge.density=0.5"]
+    result = run("command=merge", *given, f"merge.combination={combination}", *density)
+    assert result["metrics"]["merge/largest_change"] > 0
+
+
+def test_what_cannot_be_merged_is_one_line(base: str, two: dict[str, str], run: Ran) -> None:
+    prompt = run(*LM, "model=pretrained", f"model.path={base}", "peft=prompt")["model"]
+    with pytest.raises(UserError, match=r"^model.path=\S+: PROMPT_TUNING cannot be merged into the base"):
+        run("command=merge", "model=pretrained", f"model.path={prompt}")
+    with pytest.raises(UserError, match=r"^model.path=\S+: there is no adapter to merge; give its folder, or peft.ad"):
+        run("command=merge", "model=pretrained", f"model.path={base}")
+    with pytest.raises(UserError, match="quantized weights take no update; leave out model.quantization"):
+        run("command=merge", *adapters(base, two), "model.quantization=nf4")
+    with pytest.raises(
+        UserError, match=r"^peft.adapters: LORA cannot be merged into the base: .* must have the same r value"
+    ):
+        run("command=merge", *adapters(base, two, "merge.weights={law: 1, verse: 1}", "merge.combination=linear"))
+    with pytest.raises(UserError, match=r"^peft=lora: command=merge makes no adapter; leave it out$"):
+        run("command=merge", "model=pretrained", f"model.path={two['law']}", "peft=lora")
+
+
+# Plain peft
+
+
+@pytest.mark.parametrize("choice", ["lora", "dora", "ia3", "prefix"])
+def test_what_xp_saves_opens_in_plain_peft_with_its_card(choice: str, base: str, run: Ran, compose: Any) -> None:
+    result = run(*LM, "model=pretrained", f"model.path={base}", f"peft={choice}")
+    ours = logits(opened(compose("command=evaluate", *LM, "model=pretrained", f"model.path={result['model']}")))
+    found = reopened(by_peft, {"it": ({}, result["model"])})["it"]
+    assert not isinstance(found, str), found
+    assert abs(found[:, -9:] - ours.numpy()).max() < 1e-5  # Plain peft gives logits of virtual tokens, too.
+    card = Path(result["model"], "README.md").read_text()
+    assert card.startswith("---\nlibrary_name: peft\n")
+    assert f"| eval/loss | {result['metrics']['eval/loss']:.4f} |" in card
+    assert f"An adapter ({json.loads(Path(result['model'], 'adapter_config.json').read_text())['peft_type']})" in card
+
+
+def test_what_plain_peft_saves_opens_in_xp(base: str, run: Ran, compose: Callable[..., Run]) -> None:
+    """Alone, without a config or a tokenizer beside it; and it is trained further, merged, and one of several."""
+    from peft import IA3Config, LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    for config in (
+        LoraConfig(task_type="CAUSAL_LM", r=3, target_modules=["q_proj", "v_proj"], init_lora_weights=False),
+        IA3Config(task_type="CAUSAL_LM", target_modules=["k_proj", "down_proj"], feedforward_modules=["down_proj"],
+                  init_ia3_weights=False),
+    ):  # fmt: skip
+        torch.manual_seed(0)
+        network = get_peft_model(AutoModelForCausalLM.from_pretrained(base), config)
+        theirs, path = logits(network), f"plain-{config.peft_type.value}"
+        network.save_pretrained(path)
+        assert sorted(file.name for file in Path(path).iterdir()) == [
+            "README.md", "adapter_config.json", "adapter_model.safetensors"]  # fmt: skip
+        given = [*LM, "model=pretrained", f"model.path={path}"]
+        assert torch.equal(logits(opened(compose("command=evaluate", *given))), theirs)
+        assert run("command=merge", *given)["metrics"]["merge/largest_change"] > 0
+    further = run(*LM, "model=pretrained", "model.path=plain-LORA", "peft=lora", "peft.rank=3", "peft.alpha=8",
+                  "peft.target_modules=[q_proj,v_proj]", "peft.options={init_lora_weights: false}")  # fmt: skip
+    assert further["trainable"]
+    several = opened(compose("command=evaluate", *adapters(base, {"a": "plain-LORA", "b": further["model"]})))
+    assert isinstance(several, torch.nn.Module)
+
+
+# Parity
+
+
+@pytest.mark.parametrize("choice", ["dora", "ia3", "prefix"])
+def test_backends_agree_on_adapters(choice: str, run: Ran) -> None:
+    """To the last bit, with dropout and micro-batches; that of lora and qlora is proved elsewhere."""
+    points = same_on_all_backends(
+        run, f"peft={choice}", "task=causal_lm", "training.micro_batch_size=3", "model.config.attention_dropout=0.2"
+    )
+    assert points[0][1] != points[-1][1]
+
+
+# Chat
+
+
+def test_adapters_are_switched_and_added_in_a_chat(base: str, two: dict[str, str]) -> None:
+    from transformers import AutoModelForCausalLM
+
+    front, said = desk()
+    front.speaker.network = AutoModelForCausalLM.from_pretrained(base).eval()
+    plain = logits(front.speaker.network)
+    with pytest.raises(UserError, match=r"^/adapter: this model has none; /adapter <name>=<folder> adds one"):
+        front.order("/adapter")
+    front.order(f"/adapter law={two['law']}")
+    assert said[-1] == "adapters: law; answering with law"
+    law = logits(front.speaker.network)
+    front.order(f"/adapter verse={two['verse']}")
+    assert said[-1] == "adapters: law, verse; answering with verse"
+    verse = logits(front.speaker.network)
+    front.order("/adapter law verse")
+    assert said[-1] == "adapters: law, verse; answering with law and verse"
+    both = logits(front.speaker.network)
+    assert len({value.sum().item() for value in (plain, law, verse, both)}) == 4
+    front.order("/adapter none")
+    assert torch.equal(logits(front.speaker.network), plain)
+    front.order("/adapter law")
+    assert torch.equal(logits(front.speaker.network), law)
+    for order, message in (
+        ("/adapter lew", r"^/adapter lew: there is no such adapter. Did you mean 'law'\?"),
+        (f"/adapter law={two['law']}", "give a name of letters and digits that no other adapter has"),
+        ("/adapter more=nowhere", "there is no adapter in nowhere"),
+    ):
+        with pytest.raises(UserError, match=message):
+            front.order(order)
+    assert torch.equal(logits(front.speaker.network), law)
+
+
+def test_the_command_line_takes_adapters(base: str, two: dict[str, str], corpus: Path) -> None:
+    """As a user types it, mapping and all; the chat through a pipe begins with the one that is active."""
+    import subprocess
+    import sys
+
+    typed = [each for each in adapters(base, two, "peft.active=verse") if not each.startswith("training.")]
+    done = command("command=generate", *typed, "inputs=apple", "generation.max_new_tokens=4", folder=corpus)
+    assert done.returncode == 0, done.stderr
+    assert "adapters law, verse; active: verse" in done.stdout
+    given = [*typed[2:], "task.template=plain", "generation.max_new_tokens=4"]
+    talked = subprocess.run(
+        [sys.executable, "-m", "xp", "command=chat", *given], input="apple\n/adapter law\npear\n/exit\n",
+        cwd=corpus, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert talked.returncode == 0, talked.stderr
+    assert "answering with law" in talked.stdout + talked.stderr
+
+
+def test_several_is_what_the_settings_say(compose: Callable[..., Run]) -> None:
+    found = compose("model=bundled", "peft.adapters={a: x, b: y}", "command=evaluate", "peft.active=b").peft.several
+    assert found == Several({"a": "x", "b": "y"}, ("b",))
+    assert compose("command=evaluate", "model=bundled").peft.several is None
