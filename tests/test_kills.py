@@ -68,7 +68,7 @@ class Kills:
         story = f"{self.backend} {number} {kind} workers={workers}"
         try:
             story += self._kill(kind, self.compose(*SETTINGS, *settings))
-            run, folder = resumed("last", [], None)
+            run, folder = resumed("last", [f"tracking.uri=sqlite:///{self.store}"], None)
             self.counts["resumes"] += 1
             start(run, folder=folder)
             if ended(folder) != self.whole:
@@ -86,7 +86,7 @@ class Kills:
             elif kind == "in a resume":
                 bomb = self.random.choice(sorted(IN_RESUMES))
                 first = self._one(run, "saved", self.random.randint(9, 20))
-                again, folder = resumed("last", [], None)
+                again, folder = resumed("last", [f"tracking.uri=sqlite:///{self.store}"], None)
                 second = self._one(again, bomb, self.random.randint(1, IN_RESUMES[bomb]), folder)
                 said = first and second and first + second
             elif kind == "at a step":
