@@ -287,13 +287,106 @@ def test_what_plain_peft_saves_opens_in_xp(base: str, run: Ran, compose: Callabl
 # Parity
 
 
-@pytest.mark.parametrize("choice", ["dora", "ia3", "prefix"])
+ALLOCATED = "peft.options={init_r: 3, target_r: 1, deltaT: 2, tinit: 1, tfinal: 1}"
+"""A schedule of AdaLoRA for eight steps."""
+
+
+@pytest.mark.parametrize("choice", ["dora", "ia3", "prefix", "adalora", "pissa", "eva"])
 def test_backends_agree_on_adapters(choice: str, run: Ran) -> None:
     """To the last bit, with dropout and micro-batches; that of lora and qlora is proved elsewhere."""
-    points = same_on_all_backends(
-        run, f"peft={choice}", "task=causal_lm", "training.micro_batch_size=3", "model.config.attention_dropout=0.2"
-    )
+    more = [ALLOCATED] if choice == "adalora" else []
+    settings = ["task=causal_lm", "training.micro_batch_size=3", "training.max_steps=8", "training.learning_rate=2e-2"]
+    points = same_on_all_backends(run, f"peft={choice}", *settings, *more, "model.config.attention_dropout=0.2")
     assert points[0][1] != points[-1][1]
+
+
+@pytest.mark.parametrize("choice", ["adalora", "pissa", "eva", "prefix"])
+def test_a_killed_training_of_an_adapter_ends_as_if_nothing_had_happened(
+    choice: str, base: str, compose: Any, run: Ran
+) -> None:
+    import bombs
+    from test_resume import ended, go_on
+
+    given = [*LM, "model=pretrained", f"model.path={base}", f"peft={choice}", "training.max_steps=8"]
+    given += ["training.save_every=2", *([ALLOCATED] if choice == "adalora" else [])]
+    whole = run(*given, "runs_folder=whole")
+    assert bombs.killed(compose(*given, "runs_folder=again"), "saved", 6) < 0
+    (folder,) = (path for path in Path("again").iterdir() if (path / "run.yaml").exists())
+    assert ended(go_on("runs_folder=again", where=str(folder))) == ended(Path(whole["folder"]))
+
+
+# Methods that do more than take gradient steps
+
+
+def test_adalora_moves_its_rank_and_keeps_its_factors_apart(base: str, run: Ran) -> None:
+    """Each layer began with a rank of 3; at the end the budget is one a layer, in layers that need it."""
+    given = [*LM, "model=pretrained", f"model.path={base}", "peft=adalora", "training.max_steps=12"]
+    result = run(*given, ALLOCATED)
+    config = json.loads(Path(result["model"], "adapter_config.json").read_text())
+    ranks = [sum(pattern) for pattern in config["rank_pattern"].values()]
+    assert sum(ranks) <= len(ranks)
+    assert len(set(ranks)) > 1
+    loose = run(*given, f"{ALLOCATED[:-1]}, orth_reg_weight: 0.0}}")
+    losses = [[point["train/loss"] for point in each["points"] if "train/loss" in point] for each in (result, loose)]
+    assert losses[0][0] > losses[1][0] + 0.1  # The penalty is in the loss.
+    with pytest.raises(UserError, match="peft: ADALORA: .*budgeting"):
+        run(*given, "peft.options={tinit: 10, tfinal: 10}")
+
+
+@pytest.mark.parametrize("word", ["pissa", "pissa_niter_4", "olora"])
+def test_what_was_taken_from_the_base_is_given_back_when_it_is_saved(word: str, base: str, run: Ran) -> None:
+    """The adapter is an ordinary LoRA of twice the rank, for the base as it was, for xp and for plain peft."""
+    before = Path(base, "model.safetensors").read_bytes()
+    given = [*LM, "model=pretrained", f"model.path={base}"]
+    result = run(*given, "peft=lora", f"peft.options={{init_lora_weights: {word}}}", "peft.rank=3")
+    assert Path(base, "model.safetensors").read_bytes() == before
+    config = json.loads(Path(result["model"], "adapter_config.json").read_text())
+    assert (config["r"], config["init_lora_weights"]) == (6, True)
+    assert not Path(result["folder"], "initial").exists()
+    again = run("command=evaluate", *LM, "model=pretrained", f"model.path={result['model']}")["metrics"]
+    assert again["eval/loss"] == pytest.approx(result["metrics"]["eval/loss"], rel=1e-4)
+    plain = run("command=evaluate", *given)["metrics"]["eval/loss"]
+    assert abs(result["metrics"]["eval/loss"] - plain) > 1e-3
+    assert not isinstance(reopened(by_peft, {"it": ({}, result["model"])})["it"], str)
+
+
+def test_eva_begins_with_what_the_layers_see(base: str, run: Ran, capsys: pytest.CaptureFixture[str]) -> None:
+    from safetensors.torch import load_file
+
+    given = [*LM, "model=pretrained", f"model.path={base}", "training.max_steps=1", "training.learning_rate=1e-9"]
+    result = run(*given, "peft=eva")
+    assert "eva: the adapter begins with what the layers see of 60 rows" in capsys.readouterr().out
+    weights = load_file(Path(result["model"], "adapter_model.safetensors"))
+    name = next(name for name in weights if "q_proj.lora_A" in name)
+    gram = weights[name] @ weights[name].T
+    assert torch.allclose(gram, torch.eye(len(gram)), atol=1e-3)  # Principal directions are orthonormal.
+    with pytest.raises(UserError, match="init_lora_weights=corda: xp does not have this initialisation"):
+        run(*given, "peft=lora", "peft.options={init_lora_weights: corda}")
+
+
+@pytest.mark.gpu
+def test_loftq_makes_up_for_what_four_bits_lose(base: str, run: Ran) -> None:
+    given = [*LM, "model=pretrained", f"model.path={base}", "training.max_steps=1", "training.learning_rate=1e-9"]
+    whole = run("command=evaluate", *LM, "model=pretrained", f"model.path={base}")["metrics"]["eval/loss"]
+    found = {}
+    for name, more in (("plain", []), ("loftq", ["peft.options={init_lora_weights: loftq}"])):
+        found[name] = run(*given, "peft=lora", "model.quantization=nf4", "peft.rank=16", *more)["metrics"]["eval/loss"]
+    assert abs(found["loftq"] - whole) < abs(found["plain"] - whole)
+
+
+def test_loftq_is_for_four_bits_on_a_gpu(base: str, run: Ran) -> None:
+    given = [*LM, "model=pretrained", f"model.path={base}", "peft=lora", "peft.options={init_lora_weights: loftq}"]
+    with pytest.raises(UserError, match=r"^peft.options.init_lora_weights=loftq: it makes up for what weights lose in"):
+        run(*given)
+    if not torch.cuda.is_available():
+        with pytest.raises(UserError, match=r"^peft.options.init_lora_weights=loftq: peft computes it on a GPU, and "):
+            run(*given, "model.quantization=nf4")
+
+
+def test_prefixes_do_not_go_with_layers_that_are_computed_twice(base: str, run: Ran) -> None:
+    given = [*LM, "model=pretrained", f"model.path={base}", "peft=prefix", "training.gradient_checkpointing=true"]
+    with pytest.raises(UserError, match="gradient_checkpointing=true: peft: PREFIX_TUNING does not work with it"):
+        run(*given)
 
 
 # Chat

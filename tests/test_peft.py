@@ -40,7 +40,7 @@ FITTING = {
 }
 """Options for a network of 32 dimensions, where a method has no defaults or too large ones."""
 
-REFUSED = {"LILY": "this model sees the tokens that task=causal_lm has it predict", **UNSUPPORTED, **known.UNTRAINED}
+REFUSED = {"LILY": "this model sees the tokens that task=causal_lm has it predict", **UNSUPPORTED}
 """Methods that no language model can be trained with, and what is said of it."""
 
 

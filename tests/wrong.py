@@ -391,7 +391,9 @@ def syntax(chance: random.Random) -> Iterator[Mutant]:
                 file = f"{folder}/{group}/own.yaml"
                 added = _added(text, right)
                 if added != []:
-                    yield Mutant("syntax", [*flags, f"{group}=own"], (file, "own", *(added or [])), "", {file: text})
+                    rest = _needed(group, choice, stated(group, choice))[1:]
+                    names = (file, "own", *(added or []))
+                    yield Mutant("syntax", [*flags, f"{group}=own", *rest], names, "", {file: text})
 
 
 def _added(text: str, right: list[str]) -> list[str] | None:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from xp.peft.upkeep import Upkeep
+
 
 @dataclass
 class Job:
@@ -66,6 +68,9 @@ class Job:
 
     settle: Callable[[], None]
     """Waits until what was saved is on disk, on every process."""
+
+    upkeep: Upkeep | None = None
+    """What the adapter's method does beside the gradient steps."""
 
     step: int = 0
     """The step that was done last."""
@@ -128,7 +133,8 @@ class Job:
         batch = {name: value.to(self.device, non_blocking=True) for name, value in step.batches[micro].items()}
         with self.autocast():
             summed = self.batch_loss(network, batch)
-        return summed * (step.weights[micro] * world.size() / step.items)
+        loss = summed * (step.weights[micro] * world.size() / step.items)
+        return loss if self.upkeep is None else loss + self.upkeep.penalty() / len(step.batches)
 
     def finish(self, step: Step, losses: Tensor, grad_norm: Tensor, learning_rate: float) -> None:
         """Account for a step that was done: log, evaluate, keep the best, decide whether to stop.

@@ -18,7 +18,8 @@ from xp.job import Job
 from xp.memory import Portions
 from xp.metric import better
 from xp.model import Loaded, positions
-from xp.proof import check_adapter, check_packing, sees_ahead
+from xp.peft.upkeep import upkeep
+from xp.proof import check_adapter, check_checkpointing, check_packing, sees_ahead
 from xp.task import Encoded, Trainable
 from xp.training import Training
 from xp.writer import Writer
@@ -72,6 +73,7 @@ def prepare(
     if recipe.gradient_checkpointing:
         if not network.supports_gradient_checkpointing:
             raise UserError("training.gradient_checkpointing=true: this model has no support for it; set it to false")
+        check_checkpointing(network)
         network.activation_checkpointing_enable({"use_reentrant": False})
     if hasattr(network.config, "use_cache"):
         network.config.use_cache = False  # A cache of keys and values only costs memory in training.
@@ -115,7 +117,7 @@ def prepare(
             writer.wait()
         world.gather(None)
 
-    return Job(
+    job = Job(
         recipe=recipe,
         network=network,
         optimizer=optimizer,
@@ -135,7 +137,11 @@ def prepare(
         save=save,
         portions=portions,
         settle=settle,
+        upkeep=upkeep(network),
     )
+    if job.upkeep is not None:
+        job.upkeep.attach(optimizer, lambda: job.step)
+    return job
 
 
 def check_fit(task: Trainable, loaded: Loaded) -> None:

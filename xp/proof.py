@@ -74,6 +74,18 @@ def check_adapter(
             )
 
 
+def check_checkpointing(network: Any) -> None:
+    """Refuse prefixes in a network that computes its layers twice: transformers would leave them out.
+
+    Raises:
+        UserError: the adapter is such a one.
+    """
+    config = getattr(network, "active_peft_config", None) if hasattr(network, "peft_config") else None
+    kind = str(getattr(getattr(config, "peft_type", ""), "value", ""))
+    if kind in ("PREFIX_TUNING", "CARTRIDGE"):
+        raise UserError(f"training.gradient_checkpointing=true: peft: {kind} does not work with it; set it to false")
+
+
 @contextmanager
 def _moved(network: nn.Module) -> Iterator[None]:
     """Adds noise to the trained weights; they come back as they were, to the last bit."""

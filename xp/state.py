@@ -89,7 +89,10 @@ def capture(job: Job) -> tuple[Tensors, dict[str, Any]]:
     random = {
         f"{rank}.{name}": value for rank, each in enumerate(everyone) for name, value in each["random"][0].items()
     }
-    return {"weights": weights(job.network), "optimizer": tensors, "random": random}, {
+    files = {"weights": weights(job.network), "optimizer": tensors, "random": random}
+    if job.upkeep is not None:
+        files["upkeep"] = {name: _copy(value) for name, value in job.upkeep.tensors().items()}
+    return files, {
         "step": job.step,
         "best": job.best,
         "best_step": job.best_step,
@@ -101,6 +104,7 @@ def capture(job: Job) -> tuple[Tensors, dict[str, Any]]:
         "portions": {"training": job.portions.training, "evaluation": [each["evaluation"] for each in everyone]},
         "optimizer": {"state": plain, "groups": state["param_groups"]},
         "schedule": job.schedule.state_dict(),
+        "upkeep": {} if job.upkeep is None else job.upkeep.values(),
         "window": {
             "items": window.items,
             "seconds": time.perf_counter() - window.started,
@@ -116,6 +120,8 @@ def restore(job: Job, found: Checkpoint) -> None:
 
     state = found.state
     take_weights(job.network, found.tensors("weights"))
+    if job.upkeep is not None:
+        job.upkeep.restore(found.tensors("upkeep"), state["upkeep"])
     optimizer: dict[int, dict[str, Any]] = {int(at): dict(values) for at, values in state["optimizer"]["state"].items()}
     for name, value in found.tensors("optimizer").items():
         index, _, key = name.partition(".")

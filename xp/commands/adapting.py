@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from xp import world
 from xp.commands.opening import load, machine, wish
@@ -12,13 +13,18 @@ from xp.model.quantization import check_trained
 from xp.peft import Purpose
 from xp.report import Report
 from xp.run import Run
-from xp.task import Trainable
+from xp.task import Encoded, Trainable
 
 if TYPE_CHECKING:
     from datasets import Dataset
+    from torch import Tensor
     from transformers import PreTrainedModel
 
     from xp.model import Loaded
+
+
+LOOK = 64
+"""Train rows that an initialisation may look at."""
 
 
 class Adapting:
@@ -43,12 +49,15 @@ class Adapting:
                 run.peft.plan(skeleton, Purpose(task.peft_type, say=self._say))
         return load(run, task, precision, labels, train, self.report)
 
-    def adapted(self, task: Trainable, loaded: Loaded, folder: Path, steps: int, precision: str) -> PreTrainedModel:
+    def adapted(
+        self, task: Trainable, loaded: Loaded, train: Encoded, folder: Path, steps: int, precision: str
+    ) -> PreTrainedModel:
         """The network, its weights to train marked; an adapter's random base is saved, for it is nowhere else.
 
         Args:
             task: what it will be trained for.
             loaded: the network, and which of its weights are new.
+            train: the rows to train on, for initialisations that look at some.
             folder: the run's folder.
             steps: optimizer steps of the training.
             precision: what it computes in.
@@ -63,7 +72,8 @@ class Adapting:
         new = [] if run.model.name == "scratch" else loaded.new
         if task.peft_type is None and loaded.labels:  # Then peft knows of no head that is to be trained in full.
             new = sorted({*new, *head(loaded.network)})
-        network = run.peft.apply(loaded.network, Purpose(task.peft_type, new, steps, say=self._say))
+        purpose = Purpose(task.peft_type, new, steps, partial(_first, task, train, loaded.processor), folder, self._say)
+        network = run.peft.apply(loaded.network, purpose)
         check_trained(network, machine(run, precision)["computes_in"])
         return network
 
@@ -72,3 +82,12 @@ class Adapting:
         if line not in self.told:
             self.told.add(line)
             self.report.say(line)
+
+
+def _first(task: Trainable, train: Encoded, processor: Any) -> list[dict[str, Tensor]]:
+    """A few batches of train rows, the same ones in every process; none of a stream."""
+    import numpy as np
+
+    numbers = range(min(LOOK, len(train.rows)))
+    rows = [task.draw(train.rows[number], np.random.default_rng([number]), processor) for number in numbers]
+    return [task.collate([[row] for row in rows[at : at + 16]], processor) for at in range(0, len(rows), 16)]

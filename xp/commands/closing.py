@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import shutil
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xp import findings, world
 from xp.metric import better
 from xp.model.stored import plain_config
+from xp.peft import initial, upkeep
 from xp.run import Run
 from xp.secret import redacted
 from xp.task import Trainable
@@ -20,6 +22,11 @@ if TYPE_CHECKING:
     from xp.evaluation import Evaluation
     from xp.model import Loaded
     from xp.task import Encoded
+
+
+EXPECTED = (r"Adapter .* LoRA tensor\(s\) have invalid shape", r"(PiSSA|OLoRA) changes the base weights")
+"""Beginnings of peft's warnings of what is as it should be: AdaLoRA takes all rank from some layers, and an adapter
+that its base has given something is just being turned into one that stands alone."""
 
 
 def scores(
@@ -61,9 +68,22 @@ def trained_adapter(run: Run) -> str:
     return several.trained if several and several.trained else "default"
 
 
-def _save_adapter(network: Any, name: str, folder: Path) -> None:
-    """Write one adapter of a network; peft puts one that is not called ``default`` into a folder of its name."""
-    network.save_pretrained(folder, selected_adapters=[name])
+def _save_adapter(network: Any, name: str, folder: Path, began: Path) -> None:
+    """Write one adapter of a network, without what its base has given it for the training.
+
+    Args:
+        network: a ``PeftModel``.
+        name: of the adapter; peft puts one that is not called ``default`` into a folder of its name.
+        folder: where it goes.
+        began: the adapter as it was before the training, if that is needed.
+    """
+    upkeep.settle(network)
+    more = {"path_initial_model_for_weight_conversion": str(began)} if began.is_dir() else {}
+    with warnings.catch_warnings():
+        for expected in EXPECTED:
+            warnings.filterwarnings("ignore", message=expected)
+        network.save_pretrained(folder, selected_adapters=[name], **more)
+    shutil.rmtree(began, ignore_errors=True)
     if (inside := folder / name).is_dir():
         for file in inside.iterdir():
             file.replace(folder / file.name)
@@ -80,7 +100,7 @@ def save_model(run: Run, loaded: Loaded, folder: Path) -> str:
     if run.training.save_dtype is not None:
         network = network.to(getattr(torch, run.training.save_dtype))
     if hasattr(network, "peft_config"):
-        _save_adapter(network, trained_adapter(run), part)
+        _save_adapter(network, trained_adapter(run), part, folder.parent / initial.FOLDER)
         plain_config(network).save_pretrained(part)
     else:
         network.save_pretrained(part)

@@ -66,7 +66,7 @@ def train(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str,
     check_fit(task, loaded)
     encoded, held_out = encode_both(run, preparation, splits, loaded, tracker, report)
     total = run.training.total_steps(len(encoded.rows))
-    loaded.network = adapting.adapted(task, loaded, folder, total, precision).to(device)
+    loaded.network = adapting.adapted(task, loaded, encoded, folder, total, precision).to(device)
     trained, weights = count(loaded.network)
     report.model(run, loaded, trained, weights)
 

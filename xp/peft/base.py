@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xp.adapter import Several
@@ -30,6 +31,9 @@ class Purpose:
 
     batches: Callable[[], Iterable[dict[str, Tensor]]] = tuple
     """The first batches of the training, for initialisations that look at what the layers see."""
+
+    folder: Path | None = None
+    """The run's, for what must be kept until the adapter is saved; None while no run has begun."""
 
     say: Callable[[str], None] = lambda line: None
     """Is told what the settings have come to, a line each."""

@@ -43,14 +43,11 @@ def _fields(name: str, file: Path) -> set[str]:
     return own.union(*(_fields(base, file) for base in bases))
 
 
-INITIALISATIONS = ("True", "False", "gaussian", "orthogonal")
-"""Those of LoRA that neither change the base nor look at data: xp does not keep what the others would need."""
+INITIALISATIONS = r"True|False|gaussian|orthogonal|pissa|pissa_niter_\d+|olora|eva|loftq"
+"""Those of LoRA that xp can keep: what is saved is for the base as it was, and a run that goes on begins the same."""
 
 ELSEWHERE = {"use_asa", "kasa_config", "monteclora_config", "auxiliary_loss_weight", "opt_weighted_loss_type"}
 """Options that only peft's own losses and trainers honour; xp has the task's loss and its own loop."""
-
-UNTRAINED = {"ADALORA": "needs its ranks allocated after each step, which xp does not do yet; take lora or dora"}
-"""Methods whose adapters can be used, but not trained, and why."""
 
 
 def check_type(kind: str) -> str:
@@ -64,8 +61,6 @@ def check_type(kind: str) -> str:
         raise ValueError(f"type={kind}: the installed peft has no such method.{nearest(spelled, methods())}")
     if spelled in UNSUPPORTED:
         raise ValueError(f"type={kind}: such an adapter {UNSUPPORTED[spelled]}")
-    if spelled in UNTRAINED:
-        raise ValueError(f"type={kind}: such an adapter {UNTRAINED[spelled]}")
     return spelled
 
 
@@ -91,9 +86,11 @@ def check_options(kind: str, given: dict[str, Any], settings: dict[str, str]) ->
             raise ValueError(f"options.{name}: xp decides that itself; leave it out")
         if name in ELSEWHERE:
             raise ValueError(f"options.{name}: peft honours it in its own loss or trainer alone; leave it out")
-        if name == "init_lora_weights" and str(given[name]) not in INITIALISATIONS:
-            words = ", ".join(INITIALISATIONS).lower()
-            raise ValueError(f"options.{name}={given[name]}: xp does not have this initialisation; take one of {words}")
+        if name == "init_lora_weights" and not re.fullmatch(INITIALISATIONS, str(given[name])):
+            words = INITIALISATIONS.lower().replace(r"\d+", "<number>").split("|")
+            raise ValueError(
+                f"options.{name}={given[name]}: xp does not have this initialisation.{nearest(str(given[name]), words)}"
+            )
 
 
 BESIDE = {"LN_TUNING", "TRAINABLE_TOKENS", "ADAPTION_PROMPT", "MULTITASK_PROMPT_TUNING"}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from xp.adapter import surround
 from xp.adapter.loading import HARMLESS
 from xp.error import UserError, nearest
-from xp.peft import known, layers
+from xp.peft import initial, known, layers
 from xp.peft.base import Purpose, trained_in_float32
 
 if TYPE_CHECKING:
@@ -93,6 +93,8 @@ class Method:
         adapted, lines = self._adapted(network, config)
         for line in lines:
             purpose.say(line)
+        with self._explained(network):
+            initial.finish(adapted, self.options.get("init_lora_weights"), purpose)
         purpose.say(layers.told(self.kind, adapted))
         if saved := layers.saved(adapted, purpose.new):
             purpose.say(saved)
@@ -127,6 +129,8 @@ class Method:
         made = PEFT_TYPE_TO_CONFIG_MAPPING[self.kind]
         there = known.options(self.kind)
         values = self._typed(made)
+        if "init_lora_weights" in values:
+            values["init_lora_weights"] = initial.before(values["init_lora_weights"])
         if self.target_modules is not None:
             values["target_modules"] = self.target_modules
         if heads and self.target_modules == "all-linear" and "exclude_modules" in there:
