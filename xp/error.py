@@ -17,6 +17,23 @@ class UserError(ValueError):
         super().__init__(redacted(text))
 
 
+def check_folder(key: str, path: str) -> None:
+    """See whether a folder is there.
+
+    Args:
+        key: the setting that names it, with its value.
+        path: where it is to be.
+
+    Raises:
+        UserError: it is not (says the nearest one).
+    """
+    from pathlib import Path
+
+    if not Path(path).is_dir():
+        beside = [str(entry) for entry in Path(path).parent.glob("*") if entry.is_dir()]
+        raise UserError(f"{key}: there is no such folder.{nearest(path, beside) if beside else ''}")
+
+
 def nearest(word: str, words: Iterable[str]) -> str:
     """``" Did you mean 'lora'?"``, or the valid words where none is near, to end an error message with.
 

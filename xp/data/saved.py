@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xp.data.base import Data
 from xp.data.splits import Side
-from xp.error import UserError, nearest
+from xp.error import UserError, check_folder, nearest
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -28,10 +27,7 @@ class Saved(Data, name="saved"):
 
     def check_files(self, train: bool) -> None:
         """The folder."""
-        path = os.path.expanduser(self.path)
-        if not Path(path).is_dir():
-            beside = [str(each) for each in Path(path).parent.glob("*") if each.is_dir()]
-            raise UserError(f"data.path={self.path}: no such folder.{nearest(path, beside) if beside else ''}")
+        check_folder(f"data.path={self.path}", os.path.expanduser(self.path))
 
     def read(self, train: bool) -> tuple[Dataset | None, Dataset | None, str]:
         """The splits of the folder."""

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
+    from xp.model.base import Wish
+
 
 def able(names: str | tuple[str, ...], config: PretrainedConfig) -> str:
     """The Auto class that has a model's architecture; where none of them has, the class that its config names.
@@ -76,3 +78,10 @@ def renewed_head(network: PreTrainedModel) -> list[str]:
                     module.reset_parameters()
             names += [f"{name}.{inner}" for inner, _ in part.named_parameters()]
     return names
+
+
+def settled_labels(own: list[str], wish: Wish) -> list[str]:
+    """The model's own labels, where they are those of the rows (or of no rows); else those of the rows."""
+    if "id2label" not in wish.config([]):  # The task has no classes.
+        return []
+    return own if not wish.train or not wish.labels or sorted(own) == sorted(wish.labels) else wish.labels

@@ -12,9 +12,10 @@ from pydantic import model_validator
 
 from xp import adapter, hub
 from xp.adapter.folder import Folder, check_sizes, where
-from xp.error import UserError, nearest
+from xp.error import UserError, check_folder
 from xp.model import footprint, placement, quantization, stored
-from xp.model.architecture import able, label_names, on_meta, renamed_base, renewed_head
+from xp.model.architecture import able, label_names, on_meta, renamed_base, renewed_head, settled_labels
+from xp.model.arguments import placed
 from xp.model.base import Described, Loaded, Model, Wish, loading, nameless
 from xp.model.foreign import check_config
 from xp.model.processor import load_processor
@@ -67,11 +68,8 @@ class Pretrained(Model, name="pretrained"):
     def check_files(self) -> None:
         """The folder, where the path is one; what the hub or MLflow has is asked for later."""
         path = os.path.expanduser(self.path)
-        if path.startswith((".", "/", "runs/")) and not Path(path).is_dir():
-            beside = [str(entry) for entry in Path(path).parent.glob("*") if entry.is_dir()]
-            raise UserError(
-                f"model.path={self.path}: there is no such folder.{nearest(path, beside) if beside else ''}"
-            )
+        if path.startswith((".", "/", "runs/")):
+            check_folder(f"model.path={self.path}", path)
 
     def describe(self, wish: Wish) -> Described:
         """Config, labels and tokenizer; those of an adapter folder are its own where it has some, else its base's."""
@@ -137,8 +135,9 @@ class Pretrained(Model, name="pretrained"):
             self._check(each, path, wish)
             adapter.put_on_another(loaded.network, each, name, loaded.notes)
         adapter.activate(loaded.network, several.active, f"peft.active=[{','.join(several.active)}]", several.trained)
-        taking_part = ", ".join(several.active) or "none of them"
-        loaded.notes.append(f"adapters {', '.join(several.paths)}; active: {taking_part}")
+        loaded.notes.append(
+            f"adapters {', '.join(several.paths)}; active: {', '.join(several.active) or 'none of them'}"
+        )
         return loaded
 
     def _folders(self, several: Several, wish: Wish) -> dict[str, Folder]:
@@ -189,7 +188,7 @@ class Pretrained(Model, name="pretrained"):
             described = self._config(path)
         check_config(described, self.path, self.trust_remote_code)
         self._check_config(described)
-        labels = self._labels(described, wish)
+        labels = settled_labels(label_names(described), wish)
         values = wish.config(labels) | self.config
         with loading(self.path):
             config = transformers.AutoConfig.from_pretrained(path, **values, **self._source)
@@ -208,7 +207,7 @@ class Pretrained(Model, name="pretrained"):
         own, labels = self._known_labels(described_by), described.labels
         auto_class = able(wish.auto_class, described.config)
         auto = getattr(transformers, auto_class)
-        placing = self._placing(auto, described.config, wish)
+        placing = placed(self, auto, described.config, wish)
 
         def loaded(**more: Any) -> tuple[PreTrainedModel, dict[str, Any]]:
             with loading(self.path, auto_class, self.revision):
@@ -249,42 +248,8 @@ class Pretrained(Model, name="pretrained"):
             with loading(self.path):
                 measured = footprint.measure(network)
         elif self.quantization:
-            raise UserError(
-                f"model.quantization={self.quantization}: no layer was quantized, for none is on a GPU; give another "
-                "model.device_map"
-            )
+            raise quantization.nothing_quantized(self.quantization)
         return Loaded(network, described.processor, labels, new, described_by, measured)
-
-    def _placing(self, auto: Any, config: PretrainedConfig, wish: Wish) -> dict[str, Any]:
-        """What ``from_pretrained`` is told of quantization and devices.
-
-        Raises:
-            UserError: what is stored is quantized in another way, or is to be trained in full.
-        """
-        there = stored.method(config)
-        stored.check(self.path, there, self.quantization, self.quantization_options, wish.in_full)
-        placing: dict[str, Any] = {"device_map": {"": wish.device}} if there or self.quantization else {}
-        if self.device_map is None and (there or not self.quantization):
-            return placing
-        with loading(self.path, auto.__name__, self.revision):
-            network = on_meta(auto, config, self.trust_remote_code)
-        if self.device_map is not None:
-            placing = placement.arguments(network, self.device_map, self.max_memory, self.offload_folder)
-        if self.quantization and not there:
-            whole = quantization.kept_whole(network, wish.kept, self.quantization_options)
-            placing["quantization_config"] = quantization.bits_and_bytes(
-                self.quantization, self.quantization_options, wish.computes_in, whole
-            )
-        return placing
-
-    def _labels(self, config: PretrainedConfig, wish: Wish) -> list[str]:
-        """The model's own labels, where they are those of the rows (or of no rows); else those of the rows."""
-        own = label_names(config)
-        if "id2label" not in wish.config([]):  # The task has no classes.
-            return []
-        if not wish.train or not wish.labels or sorted(own) == sorted(wish.labels):
-            return own
-        return wish.labels
 
     def _known_labels(self, path: str) -> list[str]:
         with loading(self.path):

@@ -222,3 +222,10 @@ def check_trained(network: nn.Module, computes_in: torch.dtype) -> None:
                 f"peft.bias: bitsandbytes rounds the bias of {name} to {str(compute).removeprefix('torch.')} at each "
                 "step; use peft.bias=none, or precision=fp32"
             )
+
+
+def nothing_quantized(word: str) -> UserError:
+    """That ``model.device_map`` has left nothing that could be quantized."""
+    return UserError(
+        f"model.quantization={word}: no layer was quantized, for none is on a GPU; give another model.device_map"
+    )

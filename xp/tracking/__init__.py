@@ -1,8 +1,9 @@
 """Tracking: what the world sees of a run. The only folder that imports mlflow."""
 
+from xp.tracking.address import run_in
 from xp.tracking.journal import abandon, entries, identified, lives
 from xp.tracking.remembered import Remembered, remember
-from xp.tracking.store import Tracking, run_in
+from xp.tracking.store import Tracking
 from xp.tracking.sync import sync
 from xp.tracking.tracker import Tracker, Untracked
 

@@ -16,6 +16,7 @@ from xp import secret
 from xp.component import Settings
 from xp.consent import check_store
 from xp.error import UserError
+from xp.tracking.address import run_in
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -29,20 +30,6 @@ SETTINGS = {
     "DISABLE_TELEMETRY": "true",
 }
 """What MLflow is told by its environment, where the user has not said otherwise."""
-
-
-def run_in(path: str) -> str | None:
-    """The id in ``mlflow:<run id>``; None where the path is another one.
-
-    Raises:
-        UserError: no run of MLflow can have this id.
-    """
-    if not path.startswith("mlflow:"):
-        return None
-    found = path.removeprefix("mlflow:")
-    if not re.fullmatch(r"[\w-]+", found):
-        raise UserError(f"model.path={path}: this is no id of a run; it is in the run's table")
-    return found
 
 
 class Tracking(Settings):
