@@ -22,6 +22,16 @@ class Several:
     trained: str | None = None
     """The one that is trained; the others stay as they are."""
 
+    @property
+    def key(self) -> str:
+        """The setting that has chosen them, for messages."""
+        return f"peft.active=[{','.join(self.active)}]"
+
+    @property
+    def told(self) -> str:
+        """What a person should know of them."""
+        return f"adapters {', '.join(self.paths)}; active: {', '.join(self.active) or 'none of them'}"
+
 
 def activate(network: Any, names: Sequence[str], key: str, trained: str | None = None) -> None:
     """Have these adapters of a network take part, and no others; all weights are frozen but the trained one's.

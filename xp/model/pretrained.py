@@ -134,10 +134,8 @@ class Pretrained(Model, name="pretrained"):
         for name, each in others:
             self._check(each, path, wish)
             adapter.put_on_another(loaded.network, each, name, loaded.notes)
-        adapter.activate(loaded.network, several.active, f"peft.active=[{','.join(several.active)}]", several.trained)
-        loaded.notes.append(
-            f"adapters {', '.join(several.paths)}; active: {', '.join(several.active) or 'none of them'}"
-        )
+        adapter.activate(loaded.network, several.active, several.key, several.trained)
+        loaded.notes.append(several.told)
         return loaded
 
     def _folders(self, several: Several, wish: Wish) -> dict[str, Folder]:
