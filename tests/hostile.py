@@ -191,8 +191,9 @@ def hydra_groups() -> Iterator[Case]:
                     for override in ("override ", ""):
                         listed = f"{EXPERIMENT}defaults: [{{{override}/hydra/{group}: {choice}}}]\n"
                         files = {f"{folder}/experiment/x.yaml": listed} | file
-                        # Hydra's own file of this name is found first, and xp's own launcher has the last word.
-                        harmless = choice != "evil" or (override, group) == ("override ", "launcher")
+                        # Hydra's own file of this name is found first; xp's launcher and sweeper have the last word.
+                        ours = override and group in ("launcher", "sweeper")
+                        harmless = choice != "evil" or bool(ours)
                         yield Case("hydra groups", f"{override}{name}", [*flags, "experiment=x", *way], files,
                                    refused=not harmless)  # fmt: skip
                     if choice == "evil":
