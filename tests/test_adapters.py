@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import command, same_on_all_backends
+from conftest import command, rows, same_on_all_backends, write_rows
 from reopened import by_peft, by_transformers, logits, reopened
 from test_conversing import desk
 
@@ -127,7 +127,13 @@ def test_a_training_of_one_of_several_goes_on(base: str, two: dict[str, str], co
         (["command=evaluate", "merge.weights={law: 1}"],
          "merge.weights: command=evaluate merges nothing; leave it out"),
         (["command=merge", "merge.combination=ties"],
+         "merge.combination=ties: it is for merge.weights; give some, or set it to cat"),
+        (["command=merge", "merge.combination=ties", "merge.weights={law: 1}"],
          "merge.density: combination=ties needs one; give merge.density=0.5, or so"),
+        (["command=merge", "merge.weights={law: 1}", "peft.active=law"],
+         "peft.active: merge.weights says what takes part; leave it out"),
+        (["peft.adapters={none: x}", "command=evaluate"],
+         "peft.adapters.none: a name has letters, digits and underscores, and begins with a letter"),
         (["command=merge", "merge.density=0.5"], "merge.density=0.5: combination=cat keeps all values; set it to null"),
         (["command=merge", "merge.rank=2"], "merge.rank=2: combination=cat has its own rank; set it to null"),
     ],
@@ -164,6 +170,20 @@ def test_heads_are_not_added_up(run: Ran) -> None:
             run("command=evaluate", *given, f"peft.active={active}")
 
 
+def test_classifiers_are_merged_and_share_their_labels(run: Ran, corpus: Path) -> None:
+    mood = [{"text": row["text"], "label": "glad" if "a" in row["text"] else "sad"} for row in rows(60)]
+    write_rows(corpus / "mood.jsonl", mood)
+    base = run("task=causal_lm", "runs_folder=bases")["model"]
+    given = ["model=pretrained", f"model.path={base}", "peft=lora"]
+    two = {"kind": run(*given)["model"], "mood": run(*given, "data.train=mood.jsonl", "data.eval=mood.jsonl")["model"]}
+    with pytest.raises(UserError, match=r"^peft.adapters.mood=\S+: it answers glad, sad, and those beside it"):
+        run("command=predict", *adapters(base, two, "inputs=[apple, dog]")[len(LM) :])
+    plain = ["command=evaluate", "model=pretrained", "data.eval=mood.jsonl"]
+    merged = run("command=merge", "model=pretrained", f"model.path={two['mood']}")["model"]
+    scores = run(*plain, f"model.path={two['mood']}")["metrics"]
+    assert run(*plain, f"model.path={merged}")["metrics"] == pytest.approx(scores, rel=1e-4)
+
+
 def test_virtual_tokens_work_alone(base: str, two: dict[str, str], run: Ran) -> None:
     prompt = run(*LM, "model=pretrained", f"model.path={base}", "peft=prompt")["model"]
     given = adapters(base, {"soft": prompt, "softer": prompt})
@@ -194,7 +214,7 @@ def test_a_merged_model_is_a_plain_one_with_the_same_logits(base: str, two: dict
     assert abs(merged["sum"] - apart["law"]).max() > 1e-3
 
 
-def test_weights_are_those_of_the_sum(base: str, two: dict[str, str], compose: Callable[..., Run]) -> None:
+def test_weights_are_those_of_the_sum(base: str, two: dict[str, str], run: Ran, compose: Callable[..., Run]) -> None:
     """What is merged is base + 0.3 x law - 2 x verse, layer by layer."""
 
     def weights(network: Any) -> dict[str, torch.Tensor]:
@@ -206,10 +226,13 @@ def test_weights_are_those_of_the_sum(base: str, two: dict[str, str], compose: C
                       .merge_and_unload())  # type: ignore[attr-defined]
         for name, path in two.items()
     }  # fmt: skip
+    odd = run(*LM, "model=pretrained", f"model.path={base}", "peft=dora")["model"]
+    with pytest.raises(UserError, match=r"no weighted sum of adapters with use_dora, as odd"):
+        run("command=merge", *adapters(base, two | {"odd": odd}, "merge.weights={law: 1, odd: 1}"))
     merge = Merge(weights={"law": 0.3, "verse": -2.0}, combination="cat", density=None, rank=None)
     network = opened(compose("command=evaluate", *adapters(base, two)))
     changed = 0
-    for name, value in weights(adapter.merged(network, merge, "here")).items():
+    for name, value in weights(adapter.merged(network, merge, "here")[0]).items():
         expected = plain[name] + 0.3 * (alone["law"][name] - plain[name]) - 2 * (alone["verse"][name] - plain[name])
         assert torch.allclose(value, expected, atol=1e-5), name
         changed += not torch.equal(value, plain[name])
@@ -331,6 +354,12 @@ def test_adalora_moves_its_rank_and_keeps_its_factors_apart(base: str, run: Ran)
     assert losses[0][0] > losses[1][0] + 0.1  # The penalty is in the loss.
     with pytest.raises(UserError, match="peft: ADALORA: .*budgeting"):
         run(*given, "peft.options={tinit: 10, tfinal: 10}")
+    again = [*LM, "model=pretrained", f"model.path={result['model']}"]
+    with pytest.raises(UserError, match="peft: AdaLoRA has taken rank away by its schedule, and cannot be trained fur"):
+        run(*again, "peft=adalora", ALLOCATED)
+    with pytest.raises(UserError, match=r"peft.adapters.law=\S+: AdaLoRA has taken rank away"):
+        run(*adapters(base, {"law": result["model"]}, "peft.trained=law"))
+    assert run("command=evaluate", *again)["metrics"]
 
 
 @pytest.mark.parametrize("word", ["pissa", "pissa_niter_4", "olora"])
@@ -350,6 +379,20 @@ def test_what_was_taken_from_the_base_is_given_back_when_it_is_saved(word: str, 
     assert not isinstance(reopened(by_peft, {"it": ({}, result["model"])})["it"], str)
 
 
+def test_heads_are_saved_with_what_began_as_a_part_of_the_base(run: Ran) -> None:
+    """peft leaves them out where it turns such an adapter into one that stands alone."""
+    result = run("peft=pissa", "peft.rank=3")
+    again = run("command=evaluate", "model=pretrained", f"model.path={result['model']}")["metrics"]
+    assert again["eval/loss"] == pytest.approx(result["metrics"]["eval/loss"], rel=1e-4)
+    for more, message in (
+        (["peft=lora", "peft.bias=all"], "peft.bias=all: it does not go with init_lora_weights=olora; use none"),
+        (["peft=lora", "peft.options.use_dora=true"], "peft.options.use_dora: it does not go with init_lora_weights"),
+        (["peft=adalora"], "peft.options.init_lora_weights=olora: peft's ADALORA does not look at it; leave it out"),
+    ):
+        with pytest.raises(UserError, match=message):
+            run(*more, "peft.options.init_lora_weights=olora")
+
+
 def test_eva_begins_with_what_the_layers_see(base: str, run: Ran, capsys: pytest.CaptureFixture[str]) -> None:
     from safetensors.torch import load_file
 
@@ -360,6 +403,8 @@ def test_eva_begins_with_what_the_layers_see(base: str, run: Ran, capsys: pytest
     name = next(name for name in weights if "q_proj.lora_A" in name)
     gram = weights[name] @ weights[name].T
     assert torch.allclose(gram, torch.eye(len(gram)), atol=1e-3)  # Principal directions are orthonormal.
+    with pytest.raises(UserError, match="init_lora_weights=eva: it looks at 2000 tokens at a time, and 16 train rows"):
+        run(*given, "peft=eva", "peft.rank=1000")
     with pytest.raises(UserError, match="init_lora_weights=corda: xp does not have this initialisation"):
         run(*given, "peft=lora", "peft.options={init_lora_weights: corda}")
 
@@ -416,7 +461,9 @@ def test_adapters_are_switched_and_added_in_a_chat(base: str, two: dict[str, str
     assert torch.equal(logits(front.speaker.network), law)
     for order, message in (
         ("/adapter lew", r"^/adapter lew: there is no such adapter. Did you mean 'law'\?"),
-        (f"/adapter law={two['law']}", "give a name of letters and digits that no other adapter has"),
+        (f"/adapter law={two['law']}", "there is an adapter of this name; give another one"),
+        (f"/adapter eval={two['law']}", "eval cannot be an adapter's name"),
+        (f"/adapter none={two['law']}", "none cannot be an adapter's name"),
         ("/adapter more=nowhere", "there is no adapter in nowhere"),
     ):
         with pytest.raises(UserError, match=message):

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import resource
-import signal
 from collections.abc import Callable
 from multiprocessing import get_context
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 import pytest
 from bombs import BOMBS, forkserver
 from conftest import SMALL, command, curve, journal, write_rows
-from test_resume import ended, go_on, only
+from test_resume import go_on, only
 
 from xp.error import UserError
 from xp.launch import start
@@ -117,15 +116,14 @@ def test_micro_batches_become_smaller_until_they_fit(
         assert one == pytest.approx(other, rel=1e-2)
 
 
-@pytest.mark.slow  # Two runs may find different sizes: what fits is for the allocator to say.
+@pytest.mark.slow
 def test_the_size_that_fits_is_remembered(long_rows: None, compose: Callable[..., Any]) -> None:
-    auto = compose(*LARGE, "training.micro_batch_size=auto")
-    whole = limited(auto)
-    Path(whole["folder"]).rename("whole")
-    Path("child.log").unlink()
-    assert limited(auto, "saved", 25) == -signal.SIGKILL
-    assert "goes on with" in Path("child.log").read_text()
-    assert ended(go_on()) == ended(Path("whole"))  # With memory in plenty now.
+    """By a run that goes on with memory in plenty."""
+    assert limited(compose(*LARGE, "training.micro_batch_size=auto", "training.save_every=1"), "saved", 25) < 0
+    size = re.findall(r"sequences at once; goes on with (\d+)", Path("child.log").read_text())[-1]
+    (last,) = (go_on() / "checkpoints").glob("step-*")
+    state = json.loads((last / "state.json").read_text())
+    assert (state["step"], state["portions"]["training"]) == (4, int(size))
 
 
 def test_without_auto_a_line_says_what_to_change(long_rows: None, compose: Callable[..., Any]) -> None:

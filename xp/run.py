@@ -199,8 +199,8 @@ class Run(Settings):
         if Path(self.runs_folder).exists() and not Path(self.runs_folder).is_dir():
             raise UserError(f"runs_folder={self.runs_folder}: this is a file; give a folder, or one that is to be made")
         run_in(getattr(self.model, "path", ""))
-        self.model.check_files()
-        self.task.check_files()
+        for part in (self.model, self.task, self.peft):
+            part.check_files()
         if self.command in ("train", "evaluate", "show"):
             self.data.check_files(self.command != "evaluate")
         elif self.inputs is not None:

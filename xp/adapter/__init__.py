@@ -3,7 +3,7 @@
 from xp.adapter.folder import Folder, is_adapter, read
 from xp.adapter.loading import put_on, put_on_another
 from xp.adapter.merge import Merge, merged
-from xp.adapter.several import Several, activate, active
+from xp.adapter.several import Several, activate, active, check_labels, check_name
 from xp.adapter.surroundings import surround
 
 __all__ = [
@@ -12,6 +12,8 @@ __all__ = [
     "Several",
     "activate",
     "active",
+    "check_labels",
+    "check_name",
     "is_adapter",
     "merged",
     "put_on",

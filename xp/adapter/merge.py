@@ -13,6 +13,9 @@ from xp.error import UserError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+SUM = "_sum"
+"""What a weighted sum is called on its network; no adapter of a user's has such a name."""
+
 SPARSE = ("ties", "dare", "magnitude")
 """Beginnings of those combinations that keep a share of the values."""
 
@@ -38,6 +41,8 @@ class Merge(Settings):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Merge:
+        if not self.weights and self.combination != "cat":
+            raise ValueError(f"combination={self.combination}: it is for merge.weights; give some, or set it to cat")
         sparse, svd = self.combination.startswith(SPARSE), "svd" in self.combination
         if sparse and self.density is None:
             raise ValueError(f"density: combination={self.combination} needs one; give merge.density=0.5, or so")
@@ -48,8 +53,8 @@ class Merge(Settings):
         return self
 
 
-def merged(network: Any, merge: Merge, key: str) -> PreTrainedModel:
-    """The base network with adapters in its weights.
+def merged(network: Any, merge: Merge, key: str) -> tuple[PreTrainedModel, float]:
+    """The base network with adapters in its weights, and how much the weight has changed that has changed most.
 
     Args:
         network: a ``PeftModel``.
@@ -68,23 +73,54 @@ def merged(network: Any, merge: Merge, key: str) -> PreTrainedModel:
             raise NotImplementedError("it lies outside of the weights")
         if merge.weights:
             _combine(network, merge)
+        changes = _watched(network)
         whole: PreTrainedModel = network.merge_and_unload(safe_merge=True)
     except (NotImplementedError, AttributeError, TypeError, ValueError) as error:
         raise UserError(
             f"{key}: {' and '.join(sorted(kinds))} cannot be merged into the base: {' '.join(str(error).split())[:200]}"
         ) from error
-    return whole
+    return whole, max(changes, default=0.0)
+
+
+def _watched(network: Any) -> list[float]:
+    """A list that will hold how much each layer changes that is merged; one at a time, for memory's sake."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    changes: list[float] = []
+
+    def watch(layer: Any) -> None:
+        merge = layer.merge
+
+        def watched(*arguments: Any, **named: Any) -> None:
+            before = layer.get_base_layer().weight.detach().clone()
+            merge(*arguments, **named)
+            changes.append(float((layer.get_base_layer().weight.detach() - before).abs().max()))
+
+        layer.merge = watched
+
+    for layer in network.modules():
+        if isinstance(layer, BaseTunerLayer) and hasattr(layer, "merge") and hasattr(layer.get_base_layer(), "weight"):
+            watch(layer)
+    return changes
 
 
 def _combine(network: Any, merge: Merge) -> None:
     """Add an adapter that is the weighted sum of others, and let it be the active one."""
     if not hasattr(network, "add_weighted_adapter"):
         raise NotImplementedError("peft has no weighted sum of such adapters; leave out merge.weights")
+    for name in merge.weights:
+        config = network.peft_config[name]
+        odd = [
+            each for each in ("use_rslora", "use_dora", "lora_bias", "modules_to_save") if getattr(config, each, None)
+        ]
+        odd += ["bias"] if getattr(config, "bias", "none") != "none" else []
+        if odd:
+            raise NotImplementedError(f"peft has no weighted sum of adapters with {odd[0]}, as {name}")
     kind = str(getattr(network.active_peft_config.peft_type, "value", ""))
     more: dict[str, Any] = {}
     if kind == "LORA":
         more = {"combination_type": merge.combination, "density": merge.density, "svd_rank": merge.rank}
     elif merge.combination != "linear":
         raise NotImplementedError(f"peft sums up adapters of {kind} linearly; give merge.combination=linear")
-    network.add_weighted_adapter([*merge.weights], [*merge.weights.values()], "merged", **more)
-    network.set_adapter("merged")
+    network.add_weighted_adapter([*merge.weights], [*merge.weights.values()], SUM, **more)
+    network.set_adapter(SUM)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from xp.adapter.folder import Folder, read
 from xp.error import UserError, nearest
+
+NAME = r"[A-Za-z]\w*"
+"""What an adapter can be called."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +29,32 @@ class Several:
     """The one that is trained; the others stay as they are."""
 
     @property
+    def leading(self) -> str:
+        """The one whose labels and tokenizer are those of the whole."""
+        return self.trained or [*self.active, *self.paths][0]
+
+    def folder(self, name: str, locate: Callable[[str], str]) -> Folder:
+        """What an adapter says of itself.
+
+        Args:
+            name: which one.
+            locate: turns ``mlflow:<run id>`` into a folder.
+
+        Raises:
+            UserError: there is none, or the network could not hold it under this name.
+        """
+        key = f"peft.adapters.{name}={self.paths[name]}"
+        check_name(name, key)
+        try:
+            path = locate(self.paths[name])
+        except UserError as error:
+            raise UserError(str(error).replace("model.path=", f"peft.adapters.{name}=", 1)) from error
+        folder = read(os.path.expanduser(path), key)
+        if name == self.trained and folder.kind == "ADALORA":
+            raise UserError(f"{key}: AdaLoRA has taken rank away by its schedule, and cannot be trained further")
+        return folder
+
+    @property
     def key(self) -> str:
         """The setting that has chosen them, for messages."""
         return f"peft.active=[{','.join(self.active)}]"
@@ -31,6 +63,33 @@ class Several:
     def told(self) -> str:
         """What a person should know of them."""
         return f"adapters {', '.join(self.paths)}; active: {', '.join(self.active) or 'none of them'}"
+
+
+def check_name(name: str, key: str) -> None:
+    """Refuse a name that torch could not hold an adapter under.
+
+    Raises:
+        UserError: such a name.
+    """
+    from torch.nn import ModuleDict
+
+    if not re.fullmatch(NAME, name) or name == "none" or hasattr(ModuleDict(), name):
+        raise UserError(
+            f"{key}: {name} cannot be an adapter's name; give another one, of letters, digits and underscores"
+        )
+
+
+def check_labels(folder: Folder, own: list[str], labels: list[str]) -> None:
+    """Refuse an adapter that answers with other labels than those beside it; a model has one set of them.
+
+    Raises:
+        UserError: such an adapter.
+    """
+    if folder.kept and own != labels:
+        raise UserError(
+            f"{folder.key}: it answers {', '.join(own)}, and those beside it {', '.join(labels)}; use them one at a "
+            "time, as model.path"
+        )
 
 
 def activate(network: Any, names: Sequence[str], key: str, trained: str | None = None) -> None:

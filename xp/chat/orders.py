@@ -141,8 +141,9 @@ class Desk:
     def _add_adapter(self, name: str, path: str) -> None:
         """Put one more adapter on the network, and answer with it."""
         key, speaker = f"/adapter {name}={path}", self.speaker
-        if not name.isidentifier() or name == "none" or name in getattr(speaker.network, "peft_config", {}):
-            raise UserError(f"{key}: give a name of letters and digits that no other adapter has")
+        adapter.check_name(name, key)
+        if name in getattr(speaker.network, "peft_config", {}):
+            raise UserError(f"{key}: there is an adapter of this name; give another one")
         folder = adapter.read(str(Path(path).expanduser()), key)
         notes: list[str] = []
         if hasattr(speaker.network, "peft_config"):

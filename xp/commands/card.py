@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,13 @@ if TYPE_CHECKING:
     from xp.model import Loaded
 
 
-def write_card(run: Run, loaded: Loaded, folder: Path, how: str, result: dict[str, Any]) -> None:
+HUB = re.compile(r"[\w.-]+(/[\w.-]+)?")
+"""A repository's id on the hub."""
+
+
+def write_card(
+    run: Run, loaded: Loaded, folder: Path, how: str, result: dict[str, Any], base: str | None = None
+) -> None:
     """Say in a model's folder what it was made from, how, and how good it is.
 
     The first lines are the hub's metadata (https://huggingface.co/docs/hub/model-cards).
@@ -25,11 +32,12 @@ def write_card(run: Run, loaded: Loaded, folder: Path, how: str, result: dict[st
         folder: where it was saved.
         how: it was made, as a sentence.
         result: of the run: ``metrics`` and ``baseline``.
+        base: what it was made from, if that is not ``model.path``.
     """
     network: Any = loaded.network
     name = folder.parent.name
     about: dict[str, Any] = {"library_name": "transformers", "tags": ["xp", run.task.name]}
-    base = str(getattr(run.model, "path", ""))
+    base = str(getattr(run.model, "path", "")) if base is None else base
     lines = [f"# {name}", "", f"`{type(network).__name__}`, made by xp."]
     opening = f"{type(network).__name__}.from_pretrained(folder)"
     if hasattr(network, "peft_config"):
@@ -39,9 +47,8 @@ def write_card(run: Run, loaded: Loaded, folder: Path, how: str, result: dict[st
         about |= {"library_name": "peft", "tags": [*about["tags"], kind.lower()]}
         lines[2] = f"An adapter ({kind}) of `{base}`, made by xp."
         opening = f"PeftModel.from_pretrained(<{base} by its Auto class>, folder)"
-    if base and not Path(base).exists() and base != "bundled":  # On the hub.
+    if HUB.fullmatch(base) and base != "bundled" and not Path(base).exists():
         about["base_model"] = base
-    chosen = " ".join(f"{group}={choice}" for group, choice in sorted(run.choices.items()) if group != "tracking")
     lines += [
         *([f"Base: `{base}`."] if base else []),
         how,
@@ -50,8 +57,6 @@ def write_card(run: Run, loaded: Loaded, folder: Path, how: str, result: dict[st
         "|---|---|---|",
         *(f"| {key} | {_shown(value)} | {_shown(result['baseline'].get(key))} |"
           for key, value in result["metrics"].items()),
-        "",
-        f"    python -m xp command={run.command} {chosen} seed={run.seed}",
         "",
         "All settings are in the run's `run.yaml`. To open it without xp:",
         "",

@@ -84,10 +84,23 @@ def _save_adapter(network: Any, name: str, folder: Path, began: Path) -> None:
             warnings.filterwarnings("ignore", message=expected)
         network.save_pretrained(folder, selected_adapters=[name], **more)
     shutil.rmtree(began, ignore_errors=True)
+    if more:
+        _put_back(network, folder)
     if (inside := folder / name).is_dir():
         for file in inside.iterdir():
             file.replace(folder / file.name)
         inside.rmdir()
+
+
+def _put_back(network: Any, folder: Path) -> None:
+    """Add what peft leaves out of an adapter that it turns into one that stands alone: heads, and layers in full."""
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import load_file, save_file
+
+    file = folder / "adapter_model.safetensors"
+    weights = load_file(file)
+    left = {key: value for key, value in get_peft_model_state_dict(network).items() if key not in weights}
+    save_file(weights | {key: value.contiguous() for key, value in left.items()}, file, {"format": "pt"})
 
 
 def save_model(run: Run, loaded: Loaded, folder: Path) -> str:

@@ -39,15 +39,16 @@ def merge(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str,
     if quantized(network.get_base_model()):
         raise UserError("command=merge: quantized weights take no update; leave out model.quantization")
     base = str(network.get_base_model().name_or_path)
-    before = {name: value.clone() for name, value in network.get_base_model().state_dict().items()}
     tracker.opened()
     shares = run.merge.weights or dict.fromkeys(adapter.active(network), 1.0)
     key = "peft.adapters" if run.peft.several else f"model.path={getattr(run.model, 'path', '')}"
-    whole: Any = adapter.merged(network, run.merge, key)
+    merged, change = adapter.merged(network, run.merge, key)
+    whole: Any = merged
     loaded.network = whole
-    change = _changed(before, whole.state_dict())
     if run.training.save_dtype is None:
-        whole.to(transformers.AutoConfig.from_pretrained(base).dtype or torch.float32)
+        source = {name: getattr(run.model, name, None) for name in ("revision", "trust_remote_code")}
+        config = transformers.AutoConfig.from_pretrained(base, **{key: value for key, value in source.items() if value})
+        whole.to(config.dtype or torch.float32)
     digest = save_model(run, loaded, folder / "model")
     parts = ", ".join(f"{share:g} of {name}" for name, share in shares.items())
     how = f"merged {parts} into {base}; saved in {str(whole.dtype).removeprefix('torch.')}"
@@ -61,7 +62,7 @@ def merge(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str,
         "metrics": metrics,
         "baseline": {},
     }
-    write_card(run, loaded, folder / "model", f"{how[0].upper()}{how[1:]}.", result)
+    write_card(run, loaded, folder / "model", f"{how[0].upper()}{how[1:]}.", result, base)
     return result | {
         "digest": digest,
         "model": str(folder / "model"),
@@ -73,32 +74,30 @@ def _wish(run: Run) -> Wish:
     """The model as its adapter says that it is, in float32; the task says what an adapter does not."""
     import torch
 
-    kinds: dict[str | None, str] = {each.peft_type: each.auto_class for each in Trainable.all().values()}
     task = run.task
     if not isinstance(task, Trainable):
         raise UserError(f"task={task.name}: it cannot be trained, so there is no adapter for it; leave it out")
-    first = next(iter(run.peft.several.paths.values())) if run.peft.several else str(getattr(run.model, "path", ""))
-    place = str(Path(run.tracking.locate(first, run.runs_folder)).expanduser())
-    if not adapter.is_adapter(place):
-        raise UserError(f"model.path={first}: there is no adapter to merge; give its folder, or peft.adapters")
-    kind = adapter.read(place, f"model.path={first}").task_type
-    processors: dict[str | None, str] = {each.peft_type: each.processor_class for each in Trainable.all().values()}
+    several = run.peft.several
+    locate = partial(run.tracking.locate, runs=run.runs_folder)
+    if several is not None:
+        kind = several.folder(several.leading, locate).task_type
+    else:
+        path = str(getattr(run.model, "path", ""))
+        place = str(Path(locate(path)).expanduser())
+        if not adapter.is_adapter(place):
+            raise UserError(f"model.path={path}: there is no adapter to merge; give its folder, or peft.adapters")
+        kind = adapter.read(place, f"model.path={path}").task_type
+    kinds = [type(task), *Trainable.all().values()]  # Several tasks may have one kind; its architecture decides.
+    able = [each for each in kinds if each.peft_type == kind] if kind else [type(task)]
     return Wish(
-        auto_class=kinds.get(kind, task.auto_class) if kind else task.auto_class,
-        processor_class=processors.get(kind, task.processor_class) if kind else task.processor_class,
+        auto_class=tuple(dict.fromkeys(each.auto_class for each in able)),
+        processor_class=able[0].processor_class,
         config=lambda labels: {},
         labels=[],
         texts=list,
         dtype=torch.float32,
-        peft_type=kind or task.peft_type,
+        peft_type=able[0].peft_type,
         train=False,
-        locate=partial(run.tracking.locate, runs=run.runs_folder),
+        locate=locate,
         **machine(run, "fp32"),
     )
-
-
-def _changed(before: dict[str, Any], after: dict[str, Any]) -> float:
-    """How much the weight that has changed most has changed."""
-    shared = ((before[name], after[name.replace(".base_layer", "")]) for name in before
-              if name.replace(".base_layer", "") in after)  # fmt: skip
-    return max((float((new - old).abs().max()) for old, new in shared if old.is_floating_point()), default=0.0)

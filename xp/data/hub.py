@@ -51,12 +51,14 @@ class Hub(Data, name="hub"):
     def _is_reader(self) -> bool:
         """Whether it is the name of one of the readers that datasets itself brings."""
         places = getattr(find_spec("datasets"), "submodule_search_locations", None) or []
-        return any(Path(place, "packaged_modules", self.path).is_dir() for place in places) and "/" not in self.path
+        known = any(Path(place, "packaged_modules", self.path).is_dir() for place in places)
+        return known and re.fullmatch(r"[a-z]\w*", self.path) is not None
 
     @property
     def _is_folder(self) -> bool:
         """Whether the path can be no repository's id."""
-        return self.path.startswith((".", "/", "~")) or self.path.count("/") > 1
+        path = self.path
+        return "://" not in path and (path.startswith((".", "/", "~")) or path.count("/") > 1)
 
     def read(self, train: bool) -> tuple[Dataset | None, Dataset | None, str]:
         """Each split, from the hub or its cache on this machine."""

@@ -75,7 +75,7 @@ class Pretrained(Model, name="pretrained"):
         """Config, labels and tokenizer; those of an adapter folder are its own where it has some, else its base's."""
         path = self._folder(wish)
         if wish.adapters is not None:
-            folder = next(iter(self._folders(wish.adapters, wish).values()))
+            folder = self._folders(wish.adapters, wish)[wish.adapters.leading]
             return self._describe(folder.path if folder.has_config else path, wish)
         if not adapter.is_adapter(path):
             return self._describe(path, wish)
@@ -129,20 +129,20 @@ class Pretrained(Model, name="pretrained"):
                 f"model.path={self.path}: it is an adapter itself; name it in peft.adapters, and let model.path be the "
                 "network under all of them"
             )
-        (first, folder), *others = self._folders(several, wish).items()
+        folders = self._folders(several, wish)
+        first, folder = several.leading, folders.pop(several.leading)
         loaded = self._adapted(folder, path, wish, several.trained == first, first)
-        for name, each in others:
+        for name, each in folders.items():
             self._check(each, path, wish)
+            own, others = (self._known_labels(one.path if one.has_config else path) for one in (each, folder))
+            adapter.check_labels(each, own, others)
             adapter.put_on_another(loaded.network, each, name, loaded.notes)
         adapter.activate(loaded.network, several.active, several.key, several.trained)
         loaded.notes.append(several.told)
         return loaded
 
     def _folders(self, several: Several, wish: Wish) -> dict[str, Folder]:
-        return {
-            name: adapter.read(os.path.expanduser(wish.locate(given)), f"peft.adapters.{name}={given}")
-            for name, given in several.paths.items()
-        }
+        return {name: several.folder(name, wish.locate) for name in several.paths}
 
     def _check(self, folder: Folder, base: str, wish: Wish) -> None:
         """Refuse an adapter for another task, or for a base of other sizes."""

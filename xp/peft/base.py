@@ -52,6 +52,13 @@ class Peft(Component):
         """Whether it is the model's own weights that are trained."""
         return False
 
+    def check_files(self) -> None:
+        """See whether the files that the settings name are there, before anything heavy is imported.
+
+        Raises:
+            UserError: one is not.
+        """
+
     def check_use(self, command: str, model: str, merged: list[str]) -> None:
         """Refuse what does not go with the rest of the run.
 

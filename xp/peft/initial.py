@@ -56,7 +56,18 @@ def _look(network: Any, purpose: Purpose) -> None:
     batches = list(purpose.batches())
     if not batches or "input_ids" not in batches[0]:
         raise UserError("peft.options.init_lora_weights=eva: it looks at train rows of tokens; this task has none here")
-    seen = [{name: batch[name] for name in ("input_ids", "attention_mask")} for batch in batches]
+    config = network.active_peft_config
+    if network.config.is_encoder_decoder:
+        raise UserError("peft.options.init_lora_weights=eva: peft has it for networks of one part; take another one")
+    least = round(max([config.r, *config.rank_pattern.values()]) * config.eva_config.rho)
+    # peft would go on looking for more of those that have fewer, for ever.
+    enough = [batch for batch in batches if int(batch["attention_mask"].sum()) >= least]
+    seen = [{name: batch[name] for name in ("input_ids", "attention_mask")} for batch in enough]
+    if not seen:
+        raise UserError(
+            f"peft.options.init_lora_weights=eva: it looks at {least} tokens at a time, and 16 train rows have fewer; "
+            "give a lower peft.rank"
+        )
     initialize_lora_eva_weights(network, seen, gather_distributed_inputs=False, show_progress_bar=False)
     rows = sum(len(each["input_ids"]) for each in seen)
     purpose.say(f"eva: the adapter begins with what the layers see of {rows} rows")

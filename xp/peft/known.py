@@ -86,11 +86,43 @@ def check_options(kind: str, given: dict[str, Any], settings: dict[str, str]) ->
             raise ValueError(f"options.{name}: xp decides that itself; leave it out")
         if name in ELSEWHERE:
             raise ValueError(f"options.{name}: peft honours it in its own loss or trainer alone; leave it out")
+        if name == "init_lora_weights" and str(given[name]).startswith(("pissa", "olora")):
+            _check_alone(kind, given)
         if name == "init_lora_weights" and not re.fullmatch(INITIALISATIONS, str(given[name])):
             words = INITIALISATIONS.lower().replace(r"\d+", "<number>").split("|")
             raise ValueError(
                 f"options.{name}={given[name]}: xp does not have this initialisation.{nearest(str(given[name]), words)}"
             )
+
+
+def _check_alone(kind: str, given: dict[str, Any]) -> None:
+    """Refuse what peft does not keep of an adapter that began with a part of its base.
+
+    Raises:
+        ValueError: such an option.
+    """
+    word = given["init_lora_weights"]
+    if kind != "LORA":
+        raise ValueError(f"options.init_lora_weights={word}: peft's {kind} does not look at it; leave it out")
+    others = ["use_dora", "lora_bias", *(["rank_pattern", "alpha_pattern"] if given.get("use_rslora") else [])]
+    for name in others:
+        if given.get(name):
+            raise ValueError(
+                f"options.{name}: it does not go with init_lora_weights={word}, whose adapter peft turns into an "
+                "ordinary one without it; leave one of them out"
+            )
+    check_bias(given, str(given.get("bias", "none")))
+
+
+def check_bias(given: dict[str, Any], bias: str) -> None:
+    """Refuse trained biases beside an initialisation that takes something from the base.
+
+    Raises:
+        ValueError: both are asked for.
+    """
+    word = str(given.get("init_lora_weights"))
+    if bias != "none" and word.startswith(("pissa", "olora")):
+        raise ValueError(f"bias={bias}: it does not go with init_lora_weights={word}; use none")
 
 
 BESIDE = {"LN_TUNING", "TRAINABLE_TOKENS", "ADAPTION_PROMPT", "MULTITASK_PROMPT_TUNING"}

@@ -54,6 +54,7 @@ class Lora(Peft, name="lora"):
     @model_validator(mode="after")
     def _known(self) -> Lora:
         known.check_options("LORA", self.options, SETTINGS)
+        known.check_bias(self.options, self.bias)
         return self
 
     @property

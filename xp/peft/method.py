@@ -109,6 +109,11 @@ class Method:
                 f"peft: this is {self.kind}, and model.path has an adapter of {kind}; give peft.type={kind} to train "
                 "it further, or peft=none to merge it"
             )
+        if kind == "ADALORA":
+            raise UserError(
+                "peft: AdaLoRA has taken rank away by its schedule, and cannot be trained further; give peft=none to "
+                "merge it, or start from its base"
+            )
         given: dict[str, Any] = dict(self.options)
         if isinstance(self.target_modules, list):
             given["target_modules"] = self.target_modules

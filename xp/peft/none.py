@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import TYPE_CHECKING
 
 from pydantic import model_validator
 
-from xp.adapter import Merge, Several, merged
+from xp.adapter import Merge, Several, merged, read
+from xp.adapter.several import NAME
 from xp.error import nearest
 from xp.peft.base import Peft, Purpose, trained_in_float32
 
@@ -31,7 +33,7 @@ class NoPeft(Peft, name="none"):
     @model_validator(mode="after")
     def _known(self) -> NoPeft:
         for name in self.adapters:
-            if not re.fullmatch(r"[A-Za-z]\w*", name):
+            if not re.fullmatch(NAME, name) or name == "none":
                 raise ValueError(
                     f"adapters.{name}: a name has letters, digits and underscores, and begins with a letter"
                 )
@@ -62,12 +64,20 @@ class NoPeft(Peft, name="none"):
         """Unless one of the adapters is trained."""
         return self.trained is None
 
+    def check_files(self) -> None:
+        """The adapters' folders; what MLflow has is asked for later."""
+        for name, path in self.adapters.items():
+            if not path.startswith("mlflow:"):
+                read(os.path.expanduser(path), f"peft.adapters.{name}={path}")
+
     def check_use(self, command: str, model: str, merged: list[str]) -> None:
         """Adapters that there are need their base, and one that is to be trained."""
         for name in merged:
             if name not in self.adapters:
                 hint = nearest(name, self.adapters) or f" Give peft.adapters={{{name}: <folder>}}."
                 raise ValueError(f"merge.weights.{name}: there is no such adapter.{hint}")
+        if merged and self.active is not None:
+            raise ValueError("peft.active: merge.weights says what takes part; leave it out")
         if merged and command != "merge":
             raise ValueError(f"merge.weights: command={command} merges nothing; leave it out")
         if not self.adapters:
@@ -81,7 +91,7 @@ class NoPeft(Peft, name="none"):
                 "peft.trained has no value; give peft.trained=<one of peft.adapters> to train that one, or set "
                 "peft.adapters={} to train all weights"
             )
-        if command != "train" and self.trained is not None:
+        if command not in ("train", "show") and self.trained is not None:
             raise ValueError(f"peft.trained={self.trained}: command={command} trains nothing; leave it out")
 
     def apply(self, network: PreTrainedModel, purpose: Purpose) -> PreTrainedModel:
@@ -90,7 +100,7 @@ class NoPeft(Peft, name="none"):
             return trained_in_float32(network)
         if hasattr(network, "peft_config"):
             whole = Merge(weights={}, combination="cat", density=None, rank=None)
-            network = merged(network, whole, "peft=none: the adapter in model.path")
+            network, _ = merged(network, whole, "peft=none: the adapter in model.path")
         for parameter in network.parameters():
             parameter.requires_grad_(parameter.is_floating_point())
         return network

@@ -75,7 +75,7 @@ def check_files(inputs: Any, task: Task) -> None:
         UserError: they are not.
     """
     if isinstance(inputs, str) and is_path(inputs):
-        _files(inputs, task)
+        _files(inputs, task, tell=False)
 
 
 def _values(inputs: Any, task: Task) -> Iterator[tuple[Any, str]]:
@@ -87,7 +87,7 @@ def _values(inputs: Any, task: Task) -> Iterator[tuple[Any, str]]:
     elif not isinstance(inputs, str) or not is_path(inputs):
         yield inputs, ""
     else:
-        for file in _files(inputs, task):
+        for file in _files(inputs, task, tell=True):
             yield from _contents(file, task)
 
 
@@ -109,8 +109,13 @@ def is_path(text: str) -> bool:
     return (known or os.sep in text) and (" " not in text or (known and os.sep in text and Path(path).parent.is_dir()))
 
 
-def _files(text: str, task: Task) -> list[str]:
+def _files(text: str, task: Task, tell: bool) -> list[str]:
     """The files that a path, a folder or a pattern stands for.
+
+    Args:
+        text: the path.
+        task: what is in the files is for it.
+        tell: whether to say what is left alone.
 
     Raises:
         UserError: there are none.
@@ -125,7 +130,7 @@ def _files(text: str, task: Task) -> list[str]:
             raise UserError(
                 f"inputs={text}: the folder has no file that ends in {' '.join(endings)}.{AS_TEXT.format(text)}"
             )
-        if len(files) < len(inside):
+        if tell and len(files) < len(inside):
             print(f"inputs={text}: {len(inside) - len(files)} files of other kinds are left alone", flush=True)
         return files
     if "://" in text or os.path.isfile(path):
