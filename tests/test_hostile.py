@@ -59,7 +59,8 @@ class Box:
 
     def do(self, asked: Children, arguments: list[str], **more: object) -> Ended:
         allowed = [str(self.root / "tmp"), str(self.home), str(self.here / "runs")]
-        env = {"TMPDIR": str(self.root / "tmp"), "HOME": str(self.home)}
+        tmp = str(self.root / "tmp")
+        env = {"TMPDIR": tmp, "TORCHINDUCTOR_CACHE_DIR": tmp, "HOME": str(self.home)}
         return asked.do(arguments, self.here, allowed=allowed, env=env, **more)
 
 
