@@ -351,3 +351,24 @@ def test_nothing_of_a_run_is_a_pickle(compose: Callable[..., Any], monkeypatch: 
                 ".png",
                 ".log",
             ), file
+
+
+def test_random_states_come_back_to_the_last_bit() -> None:
+    """Each step draws from a seed of its own; what else draws, a module of the user's, goes on as well."""
+    import random
+
+    import numpy as np
+    import torch
+
+    from xp import state
+
+    def draws() -> tuple[Any, ...]:
+        return torch.randn(3).tolist(), np.random.standard_normal(3).tolist(), random.gauss(0, 1), random.random()
+
+    draws()
+    tensors, plain = state._random()
+    plain = json.loads(json.dumps(plain))
+    first = draws()
+    assert draws() != first
+    state._take_random(tensors, plain)
+    assert draws() == first

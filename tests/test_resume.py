@@ -90,6 +90,7 @@ def undisturbed(compose: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
 
 MOMENTS = [
     ("torch", "schedule", 8, 0),
+    ("torch", "saved", 19, 0),  # From step 9, which lies between two points of the curves.
     ("accelerate", "step", 19, 0),
     ("hf", "step", 23, 0),
     ("torch", "save", 9, 0),
@@ -123,11 +124,11 @@ def test_another_backend_goes_on(first: str, second: str, compose: Callable[...,
 
 
 def test_early_stopping_and_a_schedule_by_metric_go_on(compose: Callable[..., Any], undisturbed: Any) -> None:
-    settings = ["training.patience=1", "training.schedule=reduce_lr_on_plateau", "training.warmup=0",
+    settings = ["training.patience=2", "training.schedule=reduce_lr_on_plateau", "training.warmup=0",
                 "training.evaluate_every=2", "training.learning_rate=0.3"]  # fmt: skip
     whole = undisturbed(*settings)
     assert whole["state"]["step"] < 12
-    killed(compose(*LONG, *settings), "step", 2 * whole["state"]["step"] - 1)
+    killed(compose(*LONG, *settings), "saved", 2 * whole["state"]["step"] - 1)  # One was worse, the next one ends it.
     assert ended(go_on()) == whole
 
 
