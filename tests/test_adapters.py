@@ -17,6 +17,7 @@ from xp import adapter
 from xp.adapter import Merge, Several
 from xp.commands.opening import load, read
 from xp.error import UserError
+from xp.peft.upkeep import upkeep
 from xp.report import Report
 from xp.run import Run
 
@@ -360,6 +361,29 @@ def test_adalora_moves_its_rank_and_keeps_its_factors_apart(base: str, run: Ran)
     with pytest.raises(UserError, match=r"peft.adapters.law=\S+: AdaLoRA has taken rank away"):
         run(*adapters(base, {"law": result["model"]}, "peft.trained=law"))
     assert run("command=evaluate", *again)["metrics"]
+
+
+def test_what_adalora_remembers_of_its_weights_comes_back(base: str) -> None:
+    from peft import AdaLoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    config = AdaLoraConfig(task_type="CAUSAL_LM", target_modules="all-linear", init_r=3, target_r=1, total_step=9)
+    network = get_peft_model(AutoModelForCausalLM.from_pretrained(base), config)
+    tokens = torch.arange(1, 19).reshape(2, 9)
+    for step in (1, 2):
+        network(input_ids=tokens, labels=tokens).loss.backward()
+        network.base_model.update_and_allocate(step)
+    kept = upkeep(network)
+    assert kept is not None
+    tensors, values = kept.tensors(), json.loads(json.dumps(kept.values()))
+    assert len(tensors) == 3 * len(network.base_model.rankallocator.ipt) > 0
+    network.base_model.rankallocator.reset_ipt()
+    kept.config.rank_pattern = {}
+    kept.restore(tensors, values)
+    assert kept.values() == values != {"rank_pattern": {}}
+    again = kept.tensors()
+    assert again.keys() == tensors.keys()
+    assert all(torch.equal(again[name], tensors[name]) for name in tensors)
 
 
 @pytest.mark.parametrize("word", ["pissa", "pissa_niter_4", "olora"])
