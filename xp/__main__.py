@@ -118,7 +118,6 @@ def _start(overrides: list[str], config_dir: str | None) -> int:
     """Do what the command line says: go on with a run, do one again, list the tasks, or begin a run."""
     from xp import compose
     from xp.error import UserError
-    from xp.run import Run
 
     folder = origin = None
     earlier = [each for each in overrides if each.startswith(("resume=", "rerun="))]
@@ -135,7 +134,10 @@ def _start(overrides: list[str], config_dir: str | None) -> int:
 
         run, origin = again(earlier[0].removeprefix("rerun="), rest, config_dir, Report().say)
     else:
-        run = Run.parse(compose.values(overrides, config_dir))
+        values = compose.values(overrides, config_dir)
+        from xp.run import Run  # A tenth of a second, which a wrong word need not wait for.
+
+        run = Run.parse(values)
     if run.command == "tasks":
         from xp.report import show_tasks
 
