@@ -240,7 +240,13 @@ def test_weights_are_those_of_the_sum(base: str, two: dict[str, str], run: Ran, 
     assert changed
 
 
-@pytest.mark.parametrize("combination", ["svd", "ties", "dare_linear", "magnitude_prune", "ties_svd"])
+LATER = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "combination",
+    ["svd", "ties", *(pytest.param(each, marks=LATER) for each in ("dare_linear", "magnitude_prune", "ties_svd"))],
+)
 def test_pefts_combinations_merge(combination: str, base: str, run: Ran) -> None:
     settings = [*LM, "model=pretrained", f"model.path={base}", "peft=lora"]
     lora = {name: run(*settings, f"seed={seed}")["model"] for seed, name in enumerate("ab")}
@@ -324,7 +330,9 @@ def test_backends_agree_on_adapters(choice: str, run: Ran) -> None:
     assert points[0][1] != points[-1][1]
 
 
-@pytest.mark.parametrize("choice", ["adalora", "pissa", "eva", "prefix"])
+@pytest.mark.parametrize(
+    "choice", ["adalora", "pissa", pytest.param("eva", marks=LATER), pytest.param("prefix", marks=LATER)]
+)
 def test_a_killed_training_of_an_adapter_ends_as_if_nothing_had_happened(
     choice: str, base: str, compose: Any, run: Ran
 ) -> None:

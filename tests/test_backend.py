@@ -114,7 +114,10 @@ LAUNCHES = {
 }
 
 
-@pytest.mark.parametrize("launch", LAUNCHES)
+@pytest.mark.parametrize(
+    "launch",
+    [pytest.param(each, marks=pytest.mark.slow if each == "accelerate launch, hf" else ()) for each in LAUNCHES],
+)
 def test_two_processes_give_the_curve_of_one(launch: str, run: Ran, tmp_path: Path) -> None:
     """Same steps, same losses, one run folder and one MLflow run. Batches of 7 rows, so that processes differ."""
     from mlflow import MlflowClient

@@ -92,7 +92,13 @@ def test_no_task_is_left_out() -> None:
     assert {name.partition(",")[0] for name in TASKS} == trainable
 
 
-@pytest.mark.parametrize("name", TASKS)
+VARIED = ("several labels", "a number", "pairs", "whole words")
+"""Ends of names of tasks that differ from another one in their labels alone; left to ``-m slow``."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(each, marks=pytest.mark.slow if each.endswith(VARIED) else ()) for each in TASKS]
+)
 def test_three_engines_give_one_curve(name: str, ran: Callable[..., dict[str, Any]]) -> None:
     """To the last bit: every point of every curve, every score of every evaluation, and the weights."""
     results = [ran(name, f"backend={backend}") for backend in ("torch", "accelerate", "hf")]

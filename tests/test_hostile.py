@@ -16,7 +16,7 @@ from children import STARTED, Children, Ended, children
 from hostile import MODULE, Case
 from watch import MARK
 
-EACH = 9
+EACH = 6
 """Inputs of each kind that are tried in every run of the tests; all of them with ``-m slow``."""
 
 

@@ -84,7 +84,7 @@ def limited(run: Run, bomb: str = "none", number: int = 0, folder: Path | None =
         return process.exitcode
 
 
-@pytest.mark.parametrize("backend", ["torch", "accelerate", "hf"])
+@pytest.mark.parametrize("backend", ["torch", pytest.param("accelerate", marks=pytest.mark.slow), "hf"])
 def test_micro_batches_become_smaller_until_they_fit(
     backend: str, long_rows: None, compose: Callable[..., Any], run: Callable[..., Any]
 ) -> None:

@@ -143,14 +143,15 @@ def test_every_task_goes_on(name: str, tmp_path: Path, monkeypatch: pytest.Monke
     assert ended(go_on()) == ended(Path(whole["folder"]))
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_a_stream_goes_on(workers: int, compose: Callable[..., Any], undisturbed: Any) -> None:
     streamed = ["data.streaming=true", "training.evaluate_every=4", "training.max_steps=20"]  # More than one pass.
     killed(compose(*LONG, *streamed, f"training.workers={workers}"), "step", 33)
     assert ended(go_on()) == undisturbed(*streamed)
 
 
-@pytest.mark.parametrize(("optimizer", "schedule"), [("adafactor", "greedy"), ("sgd", "cosine_with_restarts")])
+@pytest.mark.parametrize(("optimizer", "schedule"), [
+    ("adafactor", "greedy"), pytest.param("sgd", "cosine_with_restarts", marks=pytest.mark.slow)])  # fmt: skip
 def test_other_optimizers_go_on(optimizer: str, schedule: str, compose: Callable[..., Any], undisturbed: Any) -> None:
     chosen = [f"training.optimizer={optimizer}", f"training.schedule={schedule}", "training.warmup=0"]
     chosen += ["training.optimizer_options={momentum: 0.9}"] * (optimizer == "sgd")

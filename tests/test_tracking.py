@@ -186,7 +186,10 @@ def test_a_crash_of_our_own_is_a_failed_run(run: Ran, corpus: Path, monkeypatch:
     assert (tracked.info.status, tracked.data.tags["xp.error"]) == ("FAILED", "ZeroDivisionError: ours")
 
 
-@pytest.mark.parametrize(("signal", "code", "sweep"), [("TERM", 143, False), ("INT", 130, False), ("TERM", 143, True)])
+@pytest.mark.parametrize(
+    ("signal", "code", "sweep"),
+    [("TERM", 143, False), ("INT", 130, False), pytest.param("TERM", 143, True, marks=pytest.mark.slow)],
+)
 def test_a_run_that_is_ended_is_killed_in_mlflow(signal: str, code: int, sweep: bool, corpus: Path) -> None:
     from mlflow import MlflowClient
 
