@@ -118,6 +118,8 @@ def _needed(group: str, choice: str, values: dict[str, Any]) -> tuple[str, ...]:
     for key, value in values.items():
         if value == "???":
             given.append(f"{group}.{key}={'sqlite:///runs/x.db' if key == 'uri' else 'x/y'}")
+        for name in [name for name, each in value.items() if each == "???"] if isinstance(value, dict) else ():
+            given.append(f"{group}.{key}.{name}=[3]")
     if group == "task":
         given += ["command=predict", "inputs=x"]
     return tuple(given)
