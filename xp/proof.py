@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
+from xp.adapter import kind_of
 from xp.error import UserError
 from xp.hardware import home
 from xp.task import Encoded, Trainable
@@ -33,8 +34,7 @@ def check_adapter(
     import numpy as np
     import torch
 
-    kind = network.active_peft_config.peft_type
-    kind = getattr(kind, "value", kind)
+    kind = kind_of(network.active_peft_config)
     lengths = np.asarray(held_out.rows["length"][:])
     numbers = sorted({int(lengths.argmin()), int(lengths.argmax())})
     rows = [task.draw(held_out.rows[at], np.random.default_rng([at]), processor) for at in numbers]
@@ -80,8 +80,7 @@ def check_checkpointing(network: Any) -> None:
     Raises:
         UserError: the adapter is such a one.
     """
-    config = getattr(network, "active_peft_config", None) if hasattr(network, "peft_config") else None
-    kind = str(getattr(getattr(config, "peft_type", ""), "value", ""))
+    kind = kind_of(network.active_peft_config) if hasattr(network, "peft_config") else ""
     if kind in ("PREFIX_TUNING", "CARTRIDGE"):
         raise UserError(f"training.gradient_checkpointing=true: peft: {kind} does not work with it; set it to false")
 

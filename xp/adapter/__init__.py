@@ -1,6 +1,6 @@
 """Adapters as they lie in folders: what one says of itself, checked before it is believed, and put on a network."""
 
-from xp.adapter.folder import Folder, is_adapter, read
+from xp.adapter.folder import Folder, is_adapter, kind_of, read
 from xp.adapter.loading import put_on, put_on_another
 from xp.adapter.merge import Merge, merged
 from xp.adapter.several import Several, activate, active, check_labels, check_name
@@ -15,6 +15,7 @@ __all__ = [
     "check_labels",
     "check_name",
     "is_adapter",
+    "kind_of",
     "merged",
     "put_on",
     "put_on_another",

@@ -62,6 +62,11 @@ class Folder:
         return any(layer in name.split(".") or name.startswith(layer) for layer in self.kept)
 
 
+def kind_of(config: Any) -> str:
+    """The method of a ``PeftConfig``, as peft spells it."""
+    return str(getattr(config.peft_type, "value", config.peft_type))
+
+
 def is_adapter(path: str) -> bool:
     """Whether a path is an adapter's folder."""
     return Path(path, CONFIG).is_file()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
+from xp.adapter.folder import kind_of
 from xp.adapter.several import active
 from xp.component import Settings
 from xp.error import UserError
@@ -65,7 +66,7 @@ def merged(network: Any, merge: Merge, key: str) -> tuple[PreTrainedModel, float
         UserError: what this method learns is no change of weights, or cannot be combined.
     """
     names = [*merge.weights] or active(network)
-    kinds = {str(getattr(network.peft_config[name].peft_type, "value", "")) for name in names}
+    kinds = {kind_of(network.peft_config[name]) for name in names}
     try:
         if not names:
             raise NotImplementedError("none of them is active")
@@ -116,7 +117,7 @@ def _combine(network: Any, merge: Merge) -> None:
         odd += ["bias"] if getattr(config, "bias", "none") != "none" else []
         if odd:
             raise NotImplementedError(f"peft has no weighted sum of adapters with {odd[0]}, as {name}")
-    kind = str(getattr(network.active_peft_config.peft_type, "value", ""))
+    kind = kind_of(network.active_peft_config)
     more: dict[str, Any] = {}
     if kind == "LORA":
         more = {"combination_type": merge.combination, "density": merge.density, "svd_rank": merge.rank}

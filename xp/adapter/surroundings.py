@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from xp.adapter.folder import kind_of
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -18,7 +20,7 @@ def surround(network: PreTrainedModel) -> PreTrainedModel:
     have the same places again. Methods that mix several tasks are told that all rows are of the first.
     """
     config: Any = network.active_peft_config
-    kind = str(getattr(config.peft_type, "value", config.peft_type))
+    kind = kind_of(config)
     if kind in ("POLY", "MULTITASK_PROMPT_TUNING"):
         network.register_forward_pre_hook(_of_the_first_task, with_kwargs=True)
         _generate_of_the_first_task(network)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from xp.adapter import kind_of
 from xp.commands.closing import trained_adapter
 from xp.run import Run
 
@@ -43,7 +44,7 @@ def write_card(
     if hasattr(network, "peft_config"):
         config = network.peft_config[trained_adapter(run)]
         base = str(config.base_model_name_or_path)
-        kind = str(getattr(config.peft_type, "value", config.peft_type))
+        kind = kind_of(config)
         about |= {"library_name": "peft", "tags": [*about["tags"], kind.lower()]}
         lines[2] = f"An adapter ({kind}) of `{base}`, made by xp."
         opening = f"PeftModel.from_pretrained(<{base} by its Auto class>, folder)"

@@ -11,7 +11,8 @@ from xp.chat.orders import ORDERS, Desk
 from xp.chat.speaker import Speaker
 from xp.chat.talk import Talk, read
 from xp.chat.terminal import Terminal
-from xp.commands.opening import choose_machine, describe_model, load_draft, machine
+from xp.commands.drafting import load_draft
+from xp.commands.opening import choose_machine, describe_model, machine, take
 from xp.error import UserError
 from xp.hardware import autocast
 from xp.model import Wish, positions
@@ -40,10 +41,8 @@ def chat(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str, 
     if run.chat.system is not None:
         talk.system = run.chat.system
     device, precision = choose_machine(run, tracker, report)
-    loaded = run.model.load(_wish(run, precision))
+    loaded = take(run, _wish(run, precision), report)
     describe_model(loaded, tracker, report)
-    for line in loaded.notes:
-        report.say(line)
     network = place(loaded.network, device).eval()
     tokenizer = getattr(loaded.processor, "tokenizer", loaded.processor)
     plain = not loaded.processor.chat_template and task.template == "auto"

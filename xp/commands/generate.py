@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from xp.commands.opening import choose_machine, describe_model, load_draft, machine
+from xp.commands.drafting import load_draft
+from xp.commands.opening import choose_machine, describe_model, machine, take
 from xp.error import UserError
 from xp.model import Wish
 from xp.report import Report
@@ -41,10 +42,8 @@ def generate(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[s
     writer.check(config)
     wish = replace(wish, peft_type="SEQ_2_SEQ_LM" if config.is_encoder_decoder else "CAUSAL_LM")
     torch.manual_seed(run.seed)
-    loaded = run.model.load(wish)
+    loaded = take(run, wish, report)
     describe_model(loaded, tracker, report)
-    for line in loaded.notes:
-        report.say(line)
     if isinstance(run.task, Chat):
         for line in run.task.equip(loaded.processor, loaded.network, adapted=True):
             report.say(line)

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from xp.data import Side, Splits
-    from xp.generation.drafts import Draft
     from xp.job import Job
     from xp.model import Loaded
 
@@ -101,10 +100,16 @@ def load(run: Run, task: Trainable, precision: str, labels: list[str], train: Da
     in_full = train is not None and run.peft.in_full
     # Weights that train are float32; frozen ones may stay as they are stored, if bf16 is what computes.
     dtype: torch.dtype | Literal["auto"] = torch.float32 if in_full or precision == "fp32" else "auto"
-    loaded = run.model.load(wish(run, task, dtype, labels, train, precision))
-    for line in loaded.notes:
-        report.say(line)
+    loaded = take(run, wish(run, task, dtype, labels, train, precision), report)
     for line in task.equip(loaded.processor, loaded.network, adapted=not in_full):
+        report.say(line)
+    return loaded
+
+
+def take(run: Run, wanted: Wish, report: Report) -> Loaded:
+    """The run's model as a wish has it; what a person should know of it is told."""
+    loaded = run.model.load(wanted)
+    for line in loaded.notes:
         report.say(line)
     return loaded
 
@@ -156,27 +161,6 @@ def describe_model(loaded: Loaded, tracker: Tracker, report: Report) -> None:
     if placement.spread(loaded.network):
         report.say(placement.told(loaded.network))
         tracker.tags({"xp.placement": placement.told(loaded.network)})
-
-
-def load_draft(run: Run, wish: Wish, device: torch.device) -> Draft | None:
-    """The model that ``generation.assistant_model`` names, loaded as the run's own model is; None where none drafts.
-
-    Raises:
-        UserError: there is no such model.
-    """
-    path = getattr(run.generation, "assistant_model", None)
-    if path is None:
-        return None
-    from xp.generation.drafts import Draft
-
-    try:
-        of_its_own = {"path": path, "revision": None, "config": {}, "processor": {}}
-        loaded = run.model.model_copy(update=of_its_own).load(replace(wish, adapters=None))
-    except UserError as error:
-        raise UserError(str(error).replace("model.path=", "generation.assistant_model=", 1)) from error
-    return Draft(
-        placement.place(loaded.network, device).eval(), getattr(loaded.processor, "tokenizer", loaded.processor)
-    )
 
 
 def label_names(run: Run, task: Trainable, splits: Splits) -> list[str]:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, is_dataclass
 from typing import TYPE_CHECKING, Any
 
-from xp.adapter import surround
+from xp.adapter import kind_of, surround
 from xp.adapter.loading import HARMLESS
 from xp.error import UserError, nearest
 from xp.peft import initial, known, layers
@@ -103,7 +103,7 @@ class Method:
     def _further(self, network: PreTrainedModel) -> PreTrainedModel:
         """The adapter that the network came with, if it is one of these settings."""
         there: Any = network.active_peft_config
-        kind = str(getattr(there.peft_type, "value", there.peft_type))
+        kind = kind_of(there)
         if kind != self.kind:
             raise UserError(
                 f"peft: this is {self.kind}, and model.path has an adapter of {kind}; give peft.type={kind} to train "

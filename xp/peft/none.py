@@ -40,13 +40,17 @@ class NoPeft(Peft, name="none"):
         for setting, names in (("trained", [self.trained] if self.trained else []), ("active", self._active)):
             for name in names:
                 if name not in self.adapters:
-                    hint = nearest(name, self.adapters) or f" Give peft.adapters={{{name}: <folder>}}."
-                    raise ValueError(f"{setting}={name}: there is no such adapter.{hint}")
+                    raise ValueError(f"{setting}={name}: {self._missing(name)}")
         if self.active is not None and not self.adapters:
             raise ValueError("active: there are no adapters; give peft.adapters={<name>: <folder>}")
         if self.trained is not None and self.trained not in self._active:
             raise ValueError(f"trained={self.trained}: it takes no part in what is trained; add it to peft.active")
         return self
+
+    def _missing(self, name: str) -> str:
+        return (
+            f"there is no such adapter.{nearest(name, self.adapters) or f' Give peft.adapters={{{name}: <folder>}}.'}"
+        )
 
     @property
     def _active(self) -> list[str]:
@@ -74,8 +78,7 @@ class NoPeft(Peft, name="none"):
         """Adapters that there are need their base, and one that is to be trained."""
         for name in merged:
             if name not in self.adapters:
-                hint = nearest(name, self.adapters) or f" Give peft.adapters={{{name}: <folder>}}."
-                raise ValueError(f"merge.weights.{name}: there is no such adapter.{hint}")
+                raise ValueError(f"merge.weights.{name}: {self._missing(name)}")
         if merged and self.active is not None:
             raise ValueError("peft.active: merge.weights says what takes part; leave it out")
         if merged and command != "merge":
