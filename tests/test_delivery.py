@@ -22,7 +22,7 @@ from xp.error import UserError
 from xp.launch import start
 from xp.resume import resumed
 from xp.tracking import Tracker, Tracking, drain, journal
-from xp.tracking.store import reason
+from xp.tracking.trouble import reason
 
 Ran = Callable[..., dict[str, Any]]
 LONG = ["training.max_steps=12", "training.save_every=3", "training.log_every=2"]

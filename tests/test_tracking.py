@@ -16,6 +16,8 @@ from bombs import begin
 from conftest import SMALL, command, journal
 
 from xp.error import UserError
+from xp.launch import start
+from xp.run import Run
 from xp.tracking.sync import pending
 
 Ran = Callable[..., dict[str, Any]]
@@ -273,3 +275,28 @@ def test_an_error_in_a_process_of_its_own_is_one_line_and_2(corpus: Path) -> Non
         "xp: data.columns.text=txet: the train rows of 'files' have no such column. Did you mean 'text'? "
         "Their columns: text, label\n"
     )
+
+
+def test_who_is_killed_while_a_store_gets_its_tables_leaves_no_half_of_one(
+    compose: Callable[..., Any], corpus: Path
+) -> None:
+    """Some of its migrations could not be begun again, and then nobody could ever use it."""
+    from mlflow import MlflowClient
+
+    first = compose("seed=1")
+    (corpus / "runs" / "mlflow.db").unlink()
+    process = begin(first, "none", 0, None)
+    until = time.monotonic() + 120
+    while not any(file.stat().st_size > 20_000 for file in corpus.glob("runs/mlflow.db*")):
+        assert process.is_alive(), Path("child.log").read_text()
+        assert time.monotonic() < until
+        time.sleep(0.001)
+    process.kill()
+    process.join()
+    assert not (corpus / "runs" / "mlflow.db").exists()
+    second = start(Run.parse(first.values() | {"seed": 2}))
+    client = MlflowClient(f"sqlite:///{corpus}/runs/mlflow.db")
+    tracked = client.search_runs([client.get_experiment_by_name("xp").experiment_id], order_by=["start_time"])
+    assert [each.info.status for each in tracked] == ["KILLED", "FINISHED"]
+    assert tracked[1].info.run_id == second["run_id"]
+    assert sorted(file.name for file in corpus.glob("runs/mlflow.db*")) == ["mlflow.db", "mlflow.db.lock"]

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from xp.tracking import journal
 from xp.tracking.batch import Batch, refused
 from xp.tracking.sending import Deleted, Sending
-from xp.tracking.store import Tracking, first_line
+from xp.tracking.store import Tracking
+from xp.tracking.trouble import first_line, reason
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -250,6 +251,4 @@ def _file(entry: dict[str, Any]) -> str:
 
 def told(error: Exception) -> str:
     """Why it did not arrive."""
-    from xp.tracking.store import reason
-
     return first_line(error) if isinstance(error, Deleted | WaitingForParentError) else reason(error)

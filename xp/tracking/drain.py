@@ -11,8 +11,9 @@ from xp.error import UserError
 from xp.tracking import journal
 from xp.tracking.delivery import Delivery, WaitingForParentError, told
 from xp.tracking.sending import Deleted
-from xp.tracking.store import Tracking, locked
+from xp.tracking.store import Tracking
 from xp.tracking.sync import settle_earlier
+from xp.tracking.trouble import locked
 
 LINGER = 1.0
 """Seconds in which entries gather: a request for each would take the processor from the training."""

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from xp.error import UserError, nearest
 from xp.tracking.journal import identified
-from xp.tracking.store import Tracking, first_line, impatient
+from xp.tracking.store import Tracking, impatient
+from xp.tracking.trouble import first_line
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from xp.tracking import journal
 from xp.tracking.batch import Batch, cut, refused
-from xp.tracking.store import first_line
+from xp.tracking.trouble import first_line
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

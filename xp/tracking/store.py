@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-import re
+import secrets
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -17,6 +17,7 @@ from xp.component import Settings
 from xp.consent import check_store
 from xp.error import UserError
 from xp.tracking.address import run_in
+from xp.tracking.trouble import first_line, locked
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -30,6 +31,10 @@ SETTINGS = {
     "DISABLE_TELEMETRY": "true",
 }
 """What MLflow is told by its environment, where the user has not said otherwise."""
+
+
+PART = ".part"
+"""End of the name of an embedded store that has not all of its tables yet."""
 
 
 class Tracking(Settings):
@@ -107,11 +112,28 @@ class Tracking(Settings):
 
         try:
             with self._alone():
+                self._make()
                 return MlflowClient(self.address)
         except Exception as error:
             if locked(error) or (not self.embedded and "OperationalError" in str(error)):  # Busy, or not there.
                 raise
             raise UserError(f"tracking.uri={self.uri}: {first_line(error)}") from error
+
+    def _make(self) -> None:
+        """Have an embedded store be there with all of its tables, or not at all.
+
+        Whoever is killed while it gets them would leave one behind whose migrations can neither go on nor begin again.
+        """
+        if self.embedded is None or self.embedded.exists():
+            return
+        from mlflow import MlflowClient
+
+        for left in self.embedded.parent.glob(f"{self.embedded.name}.*{PART}*"):
+            left.unlink()
+        # Another name each time: MLflow keeps what it has opened by its address.
+        part = self.embedded.with_name(f"{self.embedded.name}.{secrets.token_hex(4)}{PART}")
+        MlflowClient(f"sqlite:///{part.absolute()}")
+        os.replace(part, self.embedded)
 
     def _alone(self) -> AbstractContextManager[Any]:
         """A lock beside an embedded store: of several processes that find it missing, one makes it."""
@@ -210,38 +232,3 @@ def _names_server(uri: str) -> bool:
         return bool(urlsplit(uri).hostname) and urlsplit(uri).port != 0
     except ValueError:  # Of a port that is no number, or of brackets.
         return False
-
-
-def locked(error: Exception) -> bool:
-    """Whether a database is busy with somebody else, which passes."""
-    return any(word in str(error) for word in ("database is locked", "database table is locked", "database is busy"))
-
-
-def reason(error: Exception | None) -> str:
-    """Why MLflow did not take something, in a few words instead of a library's many."""
-    text = str(error)
-    code = re.search(r"error code (\d{3})|too many (\d{3}) error|^(\d{3}) \w+ Error", text)
-    number = (
-        (code[1] or code[2] or code[3])
-        if code
-        else {"UNAUTHENTICATED": "401", "PERMISSION_DENIED": "403"}.get(text.partition(":")[0], "")
-    )
-    if number in ("401", "403"):
-        return (
-            f"it refuses the credentials ({number}), which are MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, "
-            "or MLFLOW_TRACKING_TOKEN"
-        )
-    if number:
-        return f"it answers with error {number}"
-    if "timed out" in text or "timeout" in text:
-        return "it does not answer"
-    if "Connection aborted" in text or "Connection reset" in text:
-        return "it closes the connection"
-    if cause := re.search(r"\[Errno -?\d+\] ([^'\")]+)", text):
-        return cause[1].strip().lower()
-    return first_line(error)
-
-
-def first_line(error: Exception | None) -> str:
-    """What an error says, without the rest, and without secrets."""
-    return secret.redacted((str(error).strip().splitlines() or [type(error).__name__])[0])[:300]

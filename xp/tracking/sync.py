@@ -11,7 +11,8 @@ from xp.error import UserError
 from xp.tracking import journal
 from xp.tracking.delivery import Delivery, left, told
 from xp.tracking.sending import Deleted
-from xp.tracking.store import Tracking, first_line
+from xp.tracking.store import Tracking
+from xp.tracking.trouble import first_line
 
 Say = Callable[[str], None]
 
