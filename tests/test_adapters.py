@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -193,6 +194,132 @@ def test_virtual_tokens_work_alone(base: str, two: dict[str, str], run: Ran) -> 
         run("command=evaluate", *given, "peft.active=[soft,softer]")
     with pytest.raises(UserError, match=r"peft.adapters.soft=.*: the PROMPT_TUNING adapter cannot be loaded"):
         run("command=evaluate", *adapters(base, two | {"soft": prompt}))
+
+
+# X-LoRA
+
+
+@pytest.fixture
+def mixture(base: str, two: dict[str, str], run: Ran) -> str:
+    """An X-LoRA of the two, saved, and moved to elsewhere; what it was made of is gone."""
+    given = [*LM, "model=pretrained", f"model.path={base}", "peft=xlora"]
+    saved = run(*given, f"peft.options.adapters={{law: {two['law']}, verse: {two['verse']}}}", "runs_folder=mixed")
+    shutil.move(saved["model"], "moved")
+    for gone in (*two.values(), "mixed"):
+        shutil.rmtree(gone)
+    return "moved"
+
+
+def test_a_mixture_is_one_curve_on_all_backends_and_goes_on(
+    base: str, two: dict[str, str], run: Ran, compose: Callable[..., Run]
+) -> None:
+    import bombs
+    from test_resume import ended, go_on
+
+    here = [*LM, "model=pretrained", f"model.path={base}"]
+    logged = run(*here, "peft=lora", "tracking.log_model=true", "seed=5")["run_id"]
+    experts = f"peft.options.adapters={{law: {two['law']}, verse: mlflow:{logged}}}"
+    given = [*here, "peft=xlora", experts, "training.save_every=2"]
+    points = same_on_all_backends(run, *given, "training.micro_batch_size=3")
+    assert points[0] != points[-1]
+    whole = run(*given, "runs_folder=whole")
+    assert whole["trainable"] == 2 * 32 + 2
+    assert bombs.killed(compose(*given, "runs_folder=again"), "saved", 4) < 0
+    (folder,) = (path for path in Path("again").iterdir() if (path / "run.yaml").exists())
+    assert ended(go_on("runs_folder=again", where=str(folder))) == ended(Path(whole["folder"]))
+
+
+def test_a_mixture_has_its_experts_along_with_it(base: str, mixture: str, run: Ran, compose: Any) -> None:
+    """It opens in plain peft, is evaluated, writes, and is trained further."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    here = [*LM, "model=pretrained", f"model.path={mixture}"]
+    network = opened(compose("command=evaluate", *here))
+    mixed = logits(network)
+    assert not torch.allclose(mixed, logits(AutoModelForCausalLM.from_pretrained(base)), atol=1e-4)
+    says = json.loads(Path(mixture, "adapter_config.json").read_text())
+    says["adapters"] = {number: f"{mixture}/experts/{number}" for number in says["adapters"]}
+    Path(mixture, "adapter_config.json").write_text(json.dumps(says))
+    plain = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, use_cache=False), mixture)
+    assert torch.equal(logits(plain), mixed)
+    network = opened(compose("command=evaluate", *here, "model.dtype=bfloat16"))
+    assert network.internal_xlora_classifier.layers[0].weight.dtype == torch.float32
+    written = run("command=generate", *here, "inputs=apple pear", "generation=greedy", "generation.max_new_tokens=4")
+    assert written["metrics"]["generate/new_tokens"] == 4
+    before = {name: value.clone() for name, value in plain.state_dict().items()}
+    further = run(*here, "peft=xlora", "runs_folder=further")["model"]
+    after = opened(compose("command=evaluate", *LM, "model=pretrained", f"model.path={further}")).state_dict()
+    changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
+    assert all(torch.allclose(value, before[name], atol=0.1) for name, value in after.items())
+    assert changed == {name for name in after if "internal_xlora_classifier" in name}
+
+
+def test_what_cannot_be_mixed_is_one_line(
+    base: str, two: dict[str, str], run: Ran, compose: Callable[..., Run]
+) -> None:
+    given = [*LM, "model=pretrained", f"model.path={base}", "peft=xlora"]
+
+    def refused(*overrides: str) -> str:
+        with pytest.raises(UserError) as caught:
+            run(*given, *overrides)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    def expert(path: str) -> str:
+        return f"peft.options.adapters={{a: {two['law']}, b: {path}}}"
+
+    assert refused() == (
+        "peft.options.adapters: X-LoRA mixes LoRAs that there are; give peft.options.adapters={<name>: <folder>, ...}"
+    )
+    for name, change, said in (
+        ("dora", {"use_dora": True}, "X-LoRA mixes plain LoRAs, and this one has use_dora; leave it out"),
+        ("bias", {"bias": "all"}, "X-LoRA mixes plain LoRAs, and this one has bias; leave it out"),
+        ("other", {"peft_type": "VERA"}, "X-LoRA mixes LoRAs, and this is VERA; leave it out"),
+    ):
+        shutil.copytree(two["verse"], name)
+        config = Path(name, "adapter_config.json")
+        config.write_text(json.dumps(json.loads(config.read_text()) | change))
+        assert refused(expert(name)) == f"peft.options.adapters.b={name}: {said}"
+    assert refused(expert("nowhere")).startswith("peft.options.adapters.b=nowhere: there is no adapter in nowhere")
+    assert "names and folders" in refused("peft.options.adapters={a: 1}")
+    assert "does not save what the experts learn" in refused(expert("x"), "peft.options.use_trainable_adapters=true")
+    assert "quantized weights" in refused(expert(two["verse"]), "model.quantization=nf4")
+    wide = run(*LM, "model.config.hidden_size=48", "runs_folder=wide")["model"]
+    other = run(*LM, "model=pretrained", f"model.path={wide}", "peft=lora", "runs_folder=wider")["model"]
+    assert "it was trained on another base" in refused(expert(other))
+
+
+def test_names_that_peft_would_look_for_without_an_end_are_refused(two: dict[str, str], compose: Any) -> None:
+    from safetensors.torch import load_file, save_file
+
+    file = Path(two["verse"], "adapter_model.safetensors")
+    save_file({name.removeprefix("base_model.model.model."): value for name, value in load_file(file).items()}, file)
+    with pytest.raises(UserError, match=r"^peft.options.adapters.a=.*: peft mixes LoRAs of layers inside of"):
+        compose(*LM, "peft=xlora", f"peft.options.adapters={{a: {two['verse']}}}").peft.check_files()
+
+
+def test_a_mixture_alone_is_one_line(mixture: str, run: Ran) -> None:
+    from safetensors.torch import save_file
+
+    here = [*LM, "model=pretrained", f"model.path={mixture}"]
+    with pytest.raises(UserError, match="LORA cannot be merged into the base: X-LoRA mixes them anew for each token"):
+        run("command=merge", *here[1:])
+    with pytest.raises(UserError, match="the X-LoRA in model.path has its own experts; leave them out"):
+        run(*here, "peft=xlora", f"peft.options.adapters={{a: {mixture}/experts/0}}")
+    with pytest.raises(UserError, match=r"^peft.adapters.a=moved: X-LoRA mixes adapters of its own, and works alone"):
+        run("command=evaluate", *LM, "model=pretrained", "model.path=bundled", "peft.adapters={a: moved}")
+    file = Path(mixture, "adapter_model.safetensors")
+    whole = file.read_bytes()
+    save_file({}, file)  # What peft itself makes of it.
+    with pytest.raises(
+        UserError, match=r"^model.path=moved: adapter_model.safetensors lacks base_model.internal_xlora"
+    ):
+        run("command=evaluate", *here)
+    file.write_bytes(whole)
+    shutil.rmtree(f"{mixture}/experts/1")
+    with pytest.raises(UserError, match=r"^model.path=moved: its expert 1 is not in moved/experts/1; copy that LoRA's"):
+        run("command=evaluate", *here)
 
 
 # Merge

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from reopened import by_xp, logits, reopened
 
-from xp.adapter.folder import UNSUPPORTED, methods
+from xp.adapter.folder import methods
 from xp.error import UserError
 from xp.launch import start
 from xp.peft import known
@@ -40,7 +40,7 @@ FITTING = {
 }
 """Options for a network of 32 dimensions, where a method has no defaults or too large ones."""
 
-REFUSED = {"LILY": "this model sees the tokens that task=causal_lm has it predict", **UNSUPPORTED}
+REFUSED = {"LILY": "this model sees the tokens that task=causal_lm has it predict"}
 """Methods that no language model can be trained with, and what is said of it."""
 
 
@@ -74,9 +74,11 @@ def test_every_method_trains_and_opens_again_with_the_same_logits(
 
     monkeypatch.setattr(train, "save_model", spied)
     before = logits_of(base)
+    loras = [start(Run.parse(values | {"peft": values["peft"] | {"type": "LORA"}, "seed": seed})) for seed in (1, 2)]
+    fitting = FITTING | {"XLORA": {"adapters": {f"lora_{at}": lora["model"] for at, lora in enumerate(loras)}}}
     expected, jobs, wrong = dict[str, np.ndarray](), {}, dict[str, str]()
     for kind in methods():
-        peft = values["peft"] | {"type": kind, "options": FITTING.get(kind, {})}
+        peft = values["peft"] | {"type": kind, "options": fitting.get(kind, {})}
         try:
             result = start(Run.parse(values | {"peft": peft}))
         except UserError as error:

@@ -93,11 +93,12 @@ def _explained(error: Exception, overrides: list[str], folder: Path) -> str:
     group = re.search(r"Could not override '([^'@]+)'. No match in the defaults list", str(error))
     if group:
         return no_such_key(group[1], overrides, folder)
-    if merged := re.match(r"In '(\S+)': \w+ raised while composing config: Cannot merge (\w+) with (\w+)", whole):
-        kinds = {"DictConfig": "a mapping", "ListConfig": "a list"}
-        new, old = kinds.get(merged[3]), kinds.get(merged[2])
-        return f"{merged[1]}.yaml: {'.'.join(_merging(error))}: {new} stands where there is {old}"
     key = getattr(cause, "full_key", None)
+    if merged := re.search(r"Cannot merge (\w+) with (\w+)", f"{whole} {said}"):
+        old, new = ({"DictConfig": "a mapping", "ListConfig": "a list"}.get(each) for each in merged.groups())
+        file = re.match(r"In '(\S+)': ", whole)
+        place = f"{file[1]}.yaml: {'.'.join(_merging(error))}" if file else key
+        return f"{place}: {new} stands where there is {old}"
     if cause is not None and key and "not in struct" in said:
         return no_such_key(key, overrides, folder)
     return said

@@ -1,7 +1,8 @@
 """Adapters as they lie in folders: what one says of itself, checked before it is believed, and put on a network."""
 
-from xp.adapter.folder import Folder, is_adapter, kind_of, read
-from xp.adapter.loading import put_on, put_on_another
+from xp.adapter import experts
+from xp.adapter.folder import Folder, is_adapter, kind_of, located, read
+from xp.adapter.loading import explained, put_on, put_on_another
 from xp.adapter.merge import Merge, merged
 from xp.adapter.several import Several, activate, active, check_labels, check_name
 from xp.adapter.surroundings import surround
@@ -14,8 +15,11 @@ __all__ = [
     "active",
     "check_labels",
     "check_name",
+    "experts",
+    "explained",
     "is_adapter",
     "kind_of",
+    "located",
     "merged",
     "put_on",
     "put_on_another",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -19,11 +20,6 @@ SIZES = ("model_type", "vocab_size", "hidden_size", "num_hidden_layers", "num_at
 
 LIBRARIES = ("transformers", "peft")
 """Whose classes an adapter may say that its base is of: others would be imported."""
-
-UNSUPPORTED = {
-    "XLORA": "does not open by its folder alone: it loads adapters from wherever it names; merge them instead"
-}
-"""Methods that xp does not take, and why."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +68,23 @@ def is_adapter(path: str) -> bool:
     return Path(path, CONFIG).is_file()
 
 
+def located(path: str, setting: str, locate: Callable[[str], str]) -> str:
+    """The folder of an adapter.
+
+    Args:
+        path: a folder, or ``mlflow:<run id>``.
+        setting: that names it.
+        locate: turns the latter into a folder.
+
+    Raises:
+        UserError: MLflow has no such run, or no model of it.
+    """
+    try:
+        return os.path.expanduser(locate(path))
+    except UserError as error:
+        raise UserError(str(error).replace("model.path=", f"{setting}=", 1)) from error
+
+
 def read(path: str, key: str, weights: bool = True) -> Folder:
     """What the adapter in a folder says of itself.
 
@@ -98,8 +111,6 @@ def read(path: str, key: str, weights: bool = True) -> Folder:
     kind = values.get("peft_type") or ""
     if kind not in methods():
         raise UserError(f"{key}: the installed peft has no method {kind!r}.{nearest(kind, methods())}")
-    if kind in UNSUPPORTED:
-        raise UserError(f"{key}: an adapter of {kind} {UNSUPPORTED[kind]}")
     _check_harmless(values, key)
     if weights and not any(Path(path, name).is_file() for name in WEIGHTS):
         raise UserError(f"{key}: the adapter has no weights ({WEIGHTS[0]} is missing)")

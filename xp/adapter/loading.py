@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from xp.adapter import experts
 from xp.adapter.folder import Folder
 from xp.adapter.surroundings import surround
 from xp.error import UserError
@@ -52,10 +53,19 @@ def put_on(
     from peft import PeftModel
 
     virtual = "num_virtual_tokens" in folder.values
+    config = None
+    if folder.kind == experts.KIND:
+        experts.check_network(network, folder.key)
+        config = experts.config(folder)
+        notes.append(f"xlora: {len(config.adapters)} experts; peft has it write without a cache")
     with explained(folder, network, notes):
-        adapted = PeftModel.from_pretrained(network, folder.path, name, is_trainable=trainable and not virtual)
+        adapted = PeftModel.from_pretrained(
+            network, folder.path, name, is_trainable=trainable and not virtual, config=config
+        )
     if trainable and virtual:
         _trainable(adapted, folder)
+    if folder.kind == experts.KIND:
+        experts.restore(adapted, folder)
     return surround(adapted)
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
+from xp.adapter import experts
 from xp.adapter.folder import kind_of
 from xp.adapter.several import active
 from xp.component import Settings
@@ -67,9 +68,12 @@ def merged(network: Any, merge: Merge, key: str) -> tuple[PreTrainedModel, float
     """
     names = [*merge.weights] or active(network)
     kinds = {kind_of(network.peft_config[name]) for name in names}
+    mixed = any(kind_of(config) == experts.KIND for config in network.peft_config.values())
     try:
         if not names:
             raise NotImplementedError("none of them is active")
+        if mixed:
+            raise NotImplementedError("X-LoRA mixes them anew for each token")
         if not hasattr(network, "merge_and_unload"):
             raise NotImplementedError("it lies outside of the weights")
         if merge.weights:

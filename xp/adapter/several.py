@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from xp.adapter.folder import Folder, read
+from xp.adapter import experts
+from xp.adapter.folder import Folder, located, read
 from xp.error import UserError, nearest
 
 NAME = r"[A-Za-z]\w*"
@@ -45,11 +45,9 @@ class Several:
         """
         key = f"peft.adapters.{name}={self.paths[name]}"
         check_name(name, key)
-        try:
-            path = locate(self.paths[name])
-        except UserError as error:
-            raise UserError(str(error).replace("model.path=", f"peft.adapters.{name}=", 1)) from error
-        folder = read(os.path.expanduser(path), key)
+        folder = read(located(self.paths[name], f"peft.adapters.{name}", locate), key)
+        if folder.kind == experts.KIND:
+            raise UserError(f"{key}: X-LoRA mixes adapters of its own, and works alone; give it as model.path")
         if name == self.trained and folder.kind == "ADALORA":
             raise UserError(f"{key}: AdaLoRA has taken rank away by its schedule, and cannot be trained further")
         return folder

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from xp.adapter import experts
 from xp.adapter.folder import kind_of
 
 if TYPE_CHECKING:
@@ -17,13 +18,16 @@ def surround(network: PreTrainedModel) -> PreTrainedModel:
     """The network with what its adapter's method asks for.
 
     Virtual tokens get logits of their own, before those of the text: they are cut off, so that logits and labels
-    have the same places again. Methods that mix several tasks are told that all rows are of the first.
+    have the same places again. Methods that mix several tasks are told that all rows are of the first. What mixes
+    experts gets what it sees in the type of its own weights.
     """
     config: Any = network.active_peft_config
     kind = kind_of(config)
     if kind in ("POLY", "MULTITASK_PROMPT_TUNING"):
         network.register_forward_pre_hook(_of_the_first_task, with_kwargs=True)
         _generate_of_the_first_task(network)
+    if kind == experts.KIND:
+        network.internal_xlora_classifier.layers[0].register_forward_pre_hook(_in_its_type)
     if config.is_prompt_learning:
         network.register_forward_hook(_without_virtual, with_kwargs=True)
     return network
@@ -32,6 +36,10 @@ def surround(network: PreTrainedModel) -> PreTrainedModel:
 def _of_the_first_task(network: Any, arguments: Any, named: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     rows = next(value for value in (*arguments, *named.values()) if hasattr(value, "shape"))
     return arguments, {"task_ids": _zeros(rows)} | named
+
+
+def _in_its_type(layer: Any, arguments: Any) -> Any:
+    return arguments[0].to(layer.weight.dtype)
 
 
 def _zeros(rows: Any) -> Any:

@@ -33,6 +33,7 @@ class Adapting:
     def __init__(self, run: Run, report: Report) -> None:
         self.run, self.report = run, report
         self.told: set[str] = set()
+        self._locate = partial(run.tracking.locate, runs=run.runs_folder)
         assert isinstance(run.task, Trainable)
         run.peft.check(Purpose(run.task.peft_type, steps=run.training.max_steps or 0))
 
@@ -46,7 +47,7 @@ class Adapting:
         if run.peft.name != "none":
             skeleton = run.model.skeleton(wish(run, task, "auto", labels, train, precision))
             if skeleton is not None:
-                run.peft.plan(skeleton, Purpose(task.peft_type, say=self._say))
+                run.peft.plan(skeleton, Purpose(task.peft_type, locate=self._locate, say=self._say))
         return load(run, task, precision, labels, train, self.report)
 
     def adapted(
@@ -72,7 +73,8 @@ class Adapting:
         new = [] if run.model.name == "scratch" else loaded.new
         if task.peft_type is None and loaded.labels:  # Then peft knows of no head that is to be trained in full.
             new = sorted({*new, *head(loaded.network)})
-        purpose = Purpose(task.peft_type, new, steps, partial(_first, task, train, loaded.processor), folder, self._say)
+        first = partial(_first, task, train, loaded.processor)
+        purpose = Purpose(task.peft_type, new, steps, first, self._locate, folder, self._say)
         network = run.peft.apply(loaded.network, purpose)
         check_trained(network, machine(run, precision)["computes_in"])
         return network

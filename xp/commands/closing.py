@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xp import findings, world
+from xp.adapter import experts, kind_of
 from xp.metric import better
 from xp.model.stored import plain_config
 from xp.peft import initial, upkeep
@@ -115,6 +116,8 @@ def save_model(run: Run, loaded: Loaded, folder: Path) -> str:
     if hasattr(network, "peft_config"):
         _save_adapter(network, trained_adapter(run), part, folder.parent / initial.FOLDER)
         plain_config(network).save_pretrained(part)
+        if kind_of(network.active_peft_config) == experts.KIND:
+            experts.keep(network, part, folder)
     else:
         network.save_pretrained(part)
     loaded.processor.save_pretrained(part)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import model_validator
 
-from xp.peft import known
+from xp.adapter import experts
+from xp.peft import known, mixing
 from xp.peft.base import Peft, Purpose
 from xp.peft.targets import TargetsOrUsual
 
@@ -42,6 +43,8 @@ class AnyMethod(Peft, name="any"):
             if getattr(self, name) and name not in known.options(kind):
                 raise ValueError(f"{name}: peft's {kind} has no such option; leave it out")
         known.check_options(kind, self.options, SETTINGS)
+        if kind == experts.KIND:
+            mixing.check(self.options)
         return self
 
     @property
@@ -50,6 +53,11 @@ class AnyMethod(Peft, name="any"):
 
         kind = known.check_type(self.type)
         return Method(kind, self.target_modules, self.modules_to_save, self.options, SETTINGS)
+
+    def check_files(self) -> None:
+        """The folders of the LoRAs that an X-LoRA mixes; what MLflow has is asked for later."""
+        if self.options.get("adapters"):
+            mixing.read(self.options)
 
     def check(self, purpose: Purpose) -> None:
         """Have peft check the options."""

@@ -32,6 +32,9 @@ class Purpose:
     batches: Callable[[], Iterable[dict[str, Tensor]]] = tuple
     """The first batches of the training, for initialisations that look at what the layers see."""
 
+    locate: Callable[[str], str] = str
+    """Turns ``mlflow:<run id>`` into a folder and leaves any other path as it is."""
+
     folder: Path | None = None
     """The run's, for what must be kept until the adapter is saved; None while no run has begun."""
 

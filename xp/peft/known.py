@@ -8,10 +8,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from xp.adapter.folder import UNSUPPORTED, methods, source
+from xp.adapter.folder import methods, source
 from xp.error import nearest
 
-OURS = {"task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision"}
+OURS = {"task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "hidden_size"}
 """Options of every method that xp fills in."""
 
 CLOSED = {"inference_mode", "megatron_config", "megatron_core", "runtime_config", "tokenizer_kwargs"}
@@ -59,8 +59,6 @@ def check_type(kind: str) -> str:
     spelled = kind.upper().replace("-", "_")
     if spelled not in methods():
         raise ValueError(f"type={kind}: the installed peft has no such method.{nearest(spelled, methods())}")
-    if spelled in UNSUPPORTED:
-        raise ValueError(f"type={kind}: such an adapter {UNSUPPORTED[spelled]}")
     return spelled
 
 

@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, is_dataclass
 from typing import TYPE_CHECKING, Any
 
-from xp.adapter import kind_of, surround
+from xp.adapter import experts, kind_of, surround
 from xp.adapter.loading import HARMLESS
 from xp.error import UserError, nearest
-from xp.peft import initial, known, layers
+from xp.peft import initial, known, layers, mixing
 from xp.peft.base import Purpose, trained_in_float32
 
 if TYPE_CHECKING:
@@ -65,6 +65,9 @@ class Method:
         config = self._config(purpose)
         if getattr(config, "init_lora_weights", None) is not None:
             config.init_lora_weights = True  # The others look at the weights.
+        if self.kind == experts.KIND:
+            purpose.say(mixing.told(self.options, purpose.locate))
+            return
         with torch.device("meta"):
             network = skeleton()
             try:
@@ -90,7 +93,10 @@ class Method:
                 "that has, such as peft=lora"
             )
         config = self._config(purpose, layers.heads(network, purpose))
-        adapted, lines = self._adapted(network, config)
+        if self.kind == experts.KIND:
+            adapted, lines = mixing.mixed(network, config, mixing.read(self.options, purpose.locate))
+        else:
+            adapted, lines = self._adapted(network, config)
         for line in lines:
             purpose.say(line)
         with self._explained(network):
@@ -115,6 +121,8 @@ class Method:
                 "merge it, or start from its base"
             )
         given: dict[str, Any] = dict(self.options)
+        if given.pop("adapters", None):
+            raise UserError("peft.options.adapters: the X-LoRA in model.path has its own experts; leave them out")
         if isinstance(self.target_modules, list):
             given["target_modules"] = self.target_modules
         for name, wanted in given.items():
@@ -155,6 +163,8 @@ class Method:
             values["modules_to_save"] = saved
         if "total_step" in there:
             values["total_step"] = purpose.steps or 1 << 30  # Until the rows are counted.
+        if "hidden_size" in there:
+            values["hidden_size"] = 1  # Until the network is there.
         if "progressbar" in there:
             values.setdefault("progressbar", False)
         with warnings.catch_warnings(record=True) as caught, self._explained():
