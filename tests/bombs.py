@@ -13,8 +13,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from xp import pool
 from xp.run import Run
+from xp.sweep import pool
 
 
 def kill(*arguments: Any, **named: Any) -> None:
@@ -34,15 +34,15 @@ def nth(function: Callable[..., Any], number: int, instead: Callable[..., Any] =
 
 
 def _before_a_step(number: int) -> None:
-    from xp.job import Job
+    from xp.training.job import Job
 
     Job.loss = nth(Job.loss, number)  # type: ignore[method-assign]
 
 
 def _before_a_step_once_all_is_saved(number: int) -> None:
     """For what depends on which checkpoint there is: they are written beside the training, a slow machine's late."""
-    from xp.job import Job
-    from xp.writer import Writer
+    from xp.saving.writer import Writer
+    from xp.training.job import Job
 
     save, writers = Writer.save, []
 
@@ -67,13 +67,13 @@ def _before_the_schedule(number: int) -> None:
 
 
 def _in_a_save(number: int) -> None:
-    from xp import checkpoint
+    from xp.saving import checkpoint
 
     checkpoint._flush = nth(checkpoint._flush, number)
 
 
 def _in_a_prune(number: int) -> None:
-    from xp import checkpoint
+    from xp.saving import checkpoint
 
     def half(folder: Path) -> None:
         os.replace(folder, folder.with_name(f"{folder.name}.old"))
@@ -83,7 +83,7 @@ def _in_a_prune(number: int) -> None:
 
 
 def _while_it_resumes(number: int) -> None:
-    from xp import state
+    from xp.saving import state
 
     state.take_weights = nth(state.take_weights, number)
 
@@ -113,7 +113,7 @@ def _in_a_removal(number: int) -> None:
 
 
 def _while_it_reads(number: int) -> None:
-    from xp import checkpoint
+    from xp.saving import checkpoint
 
     checkpoint.fault = nth(checkpoint.fault, number)
 
@@ -132,7 +132,7 @@ def _while_settings_are_frozen(number: int) -> None:
 
 
 def _before_it_clears_up(number: int) -> None:
-    from xp.writer import Writer
+    from xp.saving.writer import Writer
 
     Writer._clear = nth(Writer._clear, number)  # type: ignore[method-assign]
 
@@ -213,7 +213,9 @@ def killed(run: Run, bomb: str, number: int, folder: Path | None = None) -> int:
 def forkserver() -> ForkServerContext:
     """What forks processes that have imported the libraries already."""
     context = get_context("forkserver")
-    context.set_forkserver_preload([*pool.PRELOAD, "accelerate", "transformers.trainer", "peft", "xp.launch", "xp.job"])
+    context.set_forkserver_preload(
+        [*pool.PRELOAD, "accelerate", "transformers.trainer", "peft", "xp.launch", "xp.training.job"]
+    )
     return context
 
 

@@ -94,8 +94,9 @@ def children(*, heavy: bool, **env: str) -> Iterator[Children]:
 
 def _warm(heavy: bool) -> None:
     """Import what the children will need, and compose once, so that they need not."""
-    from xp import compose, sweep  # noqa: F401
+    from xp.config import compose
     from xp.run import Backend, Data, Generation, Model, Peft, Run, Task
+    from xp.sweep import launcher as sweep  # noqa: F401
 
     for kind in (Model, Data, Task, Backend, Peft, Generation):
         for component in kind.all().values():
@@ -124,7 +125,8 @@ STARTED = 77
 
 def _stop_at_the_start() -> None:
     """Have a run that would start end instead: it was not refused."""
-    from xp import forked, launch, report
+    from xp import launch, report
+    from xp.sweep import forked
 
     def stop(*arguments: Any, **named: Any) -> Any:
         print("started", flush=True)

@@ -105,7 +105,7 @@ def put_store(store: Path, folder: Path) -> None:
 @pytest.fixture
 def compose(corpus: Path, empty_store: Path) -> Callable[..., Any]:
     """Composes and checks a small run from overrides, as the command line does."""
-    from xp import compose as composing
+    from xp.config import compose as composing
     from xp.run import Run
 
     put_store(empty_store, corpus)

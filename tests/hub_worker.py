@@ -19,7 +19,7 @@ MORE = [
     "sqlalchemy.dialects.sqlite",
     "transformers.trainer_pt_utils",
     "xp.launch",
-    "xp.compose",
+    "xp.config.compose",
     "xp.metric.classification",
     "xp.metric.tagging",
     "xp.metric.text",
@@ -69,7 +69,7 @@ def warm() -> None:
     """Import all that the jobs will need, and that a fork gives them for nothing."""
     from importlib import import_module
 
-    from xp.pool import PRELOAD
+    from xp.sweep.pool import PRELOAD
 
     for name in (*PRELOAD, *MORE):
         import_module(name)

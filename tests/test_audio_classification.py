@@ -15,14 +15,14 @@ import torch
 from conftest import command, curve, from_yaml, journal
 from datasets import Dataset
 
-from xp import compose as composing
-from xp import world
+from xp.config import compose as composing
 from xp.data.tones import Tones
 from xp.error import UserError
 from xp.launch import start
 from xp.model import Loaded
 from xp.model.processor import new_processor
 from xp.prepare import check_fit
+from xp.process import world
 from xp.run import Run
 from xp.task.audio_classification import AudioClassification, decoded
 from xp.task.media import shown

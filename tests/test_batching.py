@@ -7,7 +7,7 @@ from itertools import chain
 import numpy as np
 import pytest
 
-from xp.batching import sequences, share, steps
+from xp.training.batching import sequences, share, steps
 
 LENGTHS = list(np.random.default_rng(0).integers(1, 200, 1003))
 

@@ -651,7 +651,7 @@ def test_warnings_are_told_and_tracked(run: Ran, talks: list[str], capsys: pytes
 
 def test_the_bundled_model_learns_to_document_functions(corpus: Path) -> None:
     """A few steps on the embedded data leave the baseline behind."""
-    from xp import compose
+    from xp.config import compose
     from xp.launch import start
     from xp.run import Run
 

@@ -20,10 +20,10 @@ import torch
 from bombs import killed
 from test_resume import LONG, ended, go_on, only
 
-from xp import checkpoint
 from xp.error import UserError
 from xp.launch import start
-from xp.writer import Writer
+from xp.saving import checkpoint
+from xp.saving.writer import Writer
 
 
 @pytest.mark.parametrize("file", ["weights.safetensors", "optimizer.safetensors", "state.json", "manifest.json"])
@@ -360,7 +360,7 @@ def test_random_states_come_back_to_the_last_bit() -> None:
     import numpy as np
     import torch
 
-    from xp import state
+    from xp.saving import state
 
     def draws() -> tuple[Any, ...]:
         return torch.randn(3).tolist(), np.random.standard_normal(3).tolist(), random.gauss(0, 1), random.random()

@@ -11,8 +11,8 @@ import pytest
 import yaml
 from conftest import ROOT, command
 
-from xp import compose
 from xp.component import Component
+from xp.config import compose
 from xp.error import UserError, nearest
 from xp.run import Backend, Data, Generation, Model, Peft, Run, Task
 

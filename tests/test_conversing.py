@@ -20,11 +20,11 @@ from conftest import ROOT, from_yaml
 from models import build
 from test_chat import SYSTEM, TURNS, tokenizer
 
-from xp import compose as composing
 from xp.chat.orders import ORDERS, Desk
 from xp.chat.speaker import Speaker, file_kind, opening
 from xp.chat.stream import Stream
 from xp.chat.talk import Talk
+from xp.config import compose as composing
 from xp.error import UserError
 from xp.generation import Generation
 from xp.generation.greedy import Greedy

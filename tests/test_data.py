@@ -509,7 +509,7 @@ def test_sources_that_do_not_go_together_are_one_line(tmp_path: Path) -> None:
 
 
 def test_a_mixture_runs_from_the_command_line(corpus: Path) -> None:
-    from xp import compose
+    from xp.config import compose
     from xp.launch import start
     from xp.run import Run
 

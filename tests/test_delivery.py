@@ -16,8 +16,8 @@ from bombs import killed, nth
 from conftest import command
 from servers import Proxy
 
-from xp import compose as composing
 from xp.__main__ import _main
+from xp.config import compose as composing
 from xp.error import UserError
 from xp.launch import start
 from xp.resume import resumed

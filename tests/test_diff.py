@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from conftest import ROOT, SMALL, command, rows, write_rows
 
-from xp import compose as composing
 from xp.comparison import Facts, curves, show
+from xp.config import compose as composing
 from xp.error import UserError
 from xp.launch import start
 from xp.run import Run

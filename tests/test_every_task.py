@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from conftest import curve, journal, put_store
 
-from xp import compose
+from xp.config import compose
 from xp.launch import start
 from xp.run import Run
 from xp.task import Trainable

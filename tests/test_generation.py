@@ -15,7 +15,7 @@ import pytest
 import torch
 from conftest import ROOT, from_yaml
 
-from xp import compose as composing
+from xp.config import compose as composing
 from xp.error import UserError
 from xp.generation import Generation
 from xp.generation.beam import Beam

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from xp import compose
+from xp.config import compose
+from xp.config.grid import Composer
 from xp.error import UserError
-from xp.grid import Composer
 
 BATCHES = [
     ["seed=1"],

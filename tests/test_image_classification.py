@@ -16,7 +16,7 @@ from conftest import command, curve, from_yaml, journal
 from datasets import ClassLabel, Dataset, Features, Image
 from PIL import Image as Pillow
 
-from xp import compose as composing
+from xp.config import compose as composing
 from xp.data.digits import Digits
 from xp.error import UserError
 from xp.launch import start

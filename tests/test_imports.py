@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import SMALL, command
 
-from xp import compose
+from xp.config import compose
 from xp.error import UserError
 from xp.run import Run
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from xp import compose
+from xp.config import compose
 from xp.error import UserError
 from xp.prediction import media
 from xp.prediction.inputs import read

@@ -22,7 +22,7 @@ from bombs import BOMBS, begin
 from test_every_task import ENCODER
 from test_resume import ended, only
 
-from xp import compose as composing
+from xp.config import compose as composing
 from xp.error import UserError
 from xp.launch import start
 from xp.resume import resumed

@@ -10,27 +10,20 @@ import pytest
 from conftest import ROOT
 
 LAYERS = [
-    {"secret", "world", "batching", "step", "pulse"},  # import nothing of xp
+    {"secret"},  # imports nothing of xp
     {"error"},
-    {"component", "metric", "findings", "cache", "hub", "interrupt", "lock", "unpickled", "memory", "watch"},
-    {"imports", "fault", "consent", "mishap", "adapter"},
-    {"tracking", "hardware", "checkpoint", "optimizer"},
-    {"model", "peft", "task", "data", "generation", "writer", "ledger"},
-    {"training", "stream"},
-    {"features", "places", "finite"},
-    {"feed"},
-    {"evaluation", "job", "prediction", "chat"},
-    {"state", "gradients", "proof"},
-    {"prepare", "backend"},
-    {"run"},
-    {"report", "show", "naming"},
+    {"component", "metric", "findings", "cache", "hub", "unpickled", "process"},
+    {"imports", "fault", "consent", "adapter"},
+    {"tracking", "hardware"},
+    {"model", "peft", "task", "data", "generation", "ledger"},
+    {"training"},
+    {"features", "places", "evaluation", "prediction", "chat", "proof", "backend", "saving", "mishap"},
+    {"prepare", "run"},
+    {"report", "show", "config"},
     {"comparison"},
     {"commands"},
     {"workers"},
     {"launch"},
-    {"closed", "complaint", "sources", "forked"},
-    {"compose", "pool"},
-    {"grid", "parent", "frozen"},
     {"sweep", "resume", "rerun"},
     {"__main__"},
 ]
@@ -49,7 +42,8 @@ HEAVY |= {
     "soundfile",
     "av",
 }
-COMPOSING = {f"xp/{name}.py" for name in ("closed", "complaint", "compose", "grid", "sources", "sweep")}
+COMPOSING = {f"xp/config/{name}.py" for name in ("closed", "complaint", "compose", "grid", "sources")}
+COMPOSING |= {"xp/sweep/launcher.py"}
 ONLY = {
     "mlflow": {f"xp/tracking/{name}.py" for name in ("store", "batch", "sending", "delivery", "remembered")},
     "accelerate": {"xp/backend/accelerate.py"},

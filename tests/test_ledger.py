@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from conftest import rows, write_rows
 
-from xp import lock
 from xp.ledger import Claim, digest
 from xp.ledger import identity as identity_of
+from xp.process import lock
 
 Compose = Callable[..., Any]
 SETTINGS = {"seed": 1}
@@ -57,7 +57,7 @@ def test_files_of_lists_and_of_mixtures_count(compose: Compose, corpus: Path) ->
     settings = [["data.train=[train.jsonl,more.jsonl]"], mixed]
 
     def identities() -> list[str]:
-        from xp import compose as composing
+        from xp.config import compose as composing
         from xp.run import Run
 
         return [identity(compose(*settings[0])), identity(Run.parse(composing.values(settings[1])))]

@@ -48,7 +48,7 @@ def long_rows(corpus: Path) -> None:
 def _limited(values: dict[str, Any], here: str, folder: str | None, bomb: str, number: int, answer: Any) -> None:
     import torch
 
-    from xp import job
+    from xp.training import job
 
     os.chdir(here)
     with open("child.log", "a") as log:

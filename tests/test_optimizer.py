@@ -13,9 +13,9 @@ from bombs import killed
 from conftest import same_on_all_backends
 from test_resume import ended, go_on, only
 
-from xp import optimizer
 from xp.error import UserError
 from xp.launch import start
+from xp.training import optimizer
 
 Ran = Callable[..., dict[str, Any]]
 WIDE = ["model.config.hidden_size=64", "model.config.intermediate_size=128", "task=causal_lm"]

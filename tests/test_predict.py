@@ -16,8 +16,8 @@ import torch
 from models import build
 from PIL import Image
 
-from xp import compose
 from xp.commands.predict import predict
+from xp.config import compose
 from xp.report import Report
 from xp.run import Run
 from xp.task import Task

@@ -15,7 +15,7 @@ from conftest import command
 from models import BERT, TAGS, build, words
 from test_predict import TEXTS, asked, images, predicted, samples, sounds
 
-from xp import compose, naming
+from xp.config import compose, naming
 from xp.error import UserError
 from xp.prediction import engine
 from xp.prediction.engine import Outcome

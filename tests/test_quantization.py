@@ -354,7 +354,7 @@ WRONG = [
 def test_a_wrong_quantization_is_one_line(
     overrides: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from xp import compose
+    from xp.config import compose
     from xp.run import Run
 
     monkeypatch.chdir(tmp_path)
@@ -366,7 +366,7 @@ def test_a_wrong_quantization_is_one_line(
 
 
 def test_qlora_is_lora_on_nf4_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from xp import compose
+    from xp.config import compose
 
     monkeypatch.chdir(tmp_path)
     compose.initialize(None)

@@ -388,7 +388,7 @@ def test_questions_about_the_library_have_their_answer_in_the_source() -> None:
 
 
 def test_the_library_gives_both_splits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from xp import compose
+    from xp.config import compose
     from xp.run import Run
 
     monkeypatch.chdir(tmp_path)

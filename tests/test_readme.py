@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, command, rows, write_rows
 
-from xp import compose
+from xp.config import compose
 from xp.run import Run
 
 TEXT = (ROOT / "README.md").read_text()

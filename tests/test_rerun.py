@@ -13,7 +13,7 @@ import pytest
 from bombs import killed
 from conftest import command, curve, journal, rows, write_rows
 
-from xp import compose as composing
+from xp.config import compose as composing
 from xp.error import UserError
 from xp.launch import start
 from xp.rerun import again

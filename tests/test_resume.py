@@ -16,14 +16,15 @@ from bombs import begun, killed, typed, wait_for_step
 from conftest import SMALL, command, journal
 from test_every_task import TASKS, settings
 
-from xp import checkpoint, hardware
-from xp import compose as composing
+from xp import hardware
 from xp.commands import opening
+from xp.config import compose as composing
 from xp.error import UserError
 from xp.launch import start
 from xp.report import Report
 from xp.resume import resumed
 from xp.run import Run
+from xp.saving import checkpoint
 
 LONG = [
     "training.epochs=null",

@@ -11,8 +11,8 @@ import pytest
 from conftest import SMALL, command, curve, journal, rows, write_rows
 
 from xp.error import UserError
-from xp.stream import Stream
 from xp.task import Encoded
+from xp.training.stream import Stream
 
 Ran = Callable[..., dict[str, Any]]
 CURVES = ("train/loss", "train/grad_norm", "train/lr", "train/padding")

@@ -17,10 +17,10 @@ import bombs
 import pytest
 from conftest import SMALL, command, put_store, rows, write_rows
 
-from xp import compose as composing
-from xp import forked
-from xp.pool import Pool
-from xp.sweep import sweep
+from xp.config import compose as composing
+from xp.sweep import forked
+from xp.sweep.launcher import sweep
+from xp.sweep.pool import Pool
 
 Swept = Callable[..., tuple[int, str]]
 LONG = ["training.max_steps=60", "training.save_every=20", "training.log_every=20", "imports=[held]"]
@@ -73,7 +73,7 @@ def swept(corpus: Path, empty_store: Path, capfd: pytest.CaptureFixture[str]) ->
 @pytest.fixture
 def held(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """While this file is there, every run stops after its first checkpoint, until a signal asks it to end."""
-    from xp.job import Job
+    from xp.training.job import Job
 
     monkeypatch.setattr(Job, "loss", Job.loss)  # Restored at the end: this process imports the module, too.
     monkeypatch.syspath_prepend(corpus)
@@ -204,7 +204,7 @@ def test_interrupted_and_failed_jobs_go_on_where_they_were(
     forked.warm([])
     whole = {seed: run(f"seed={seed}", "runs_folder=whole")["digest"] for seed in (1, 2)}
     assert bombs.killed(compose("seed=1", "training.save_every=2"), "saved", 5) == -signal.SIGKILL
-    from xp.job import Job
+    from xp.training.job import Job
 
     def breaks(*arguments: Any) -> Any:
         raise RuntimeError("broken")

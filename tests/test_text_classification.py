@@ -266,7 +266,7 @@ def test_parity_of_the_other_problems(problem: str, run: Ran, corpus: Path) -> N
 
 @pytest.mark.parametrize("data", ["stdlib_modules", "stdlib_branches", "stdlib_pairs"])
 def test_embedded_data_fits_its_task(data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from xp import compose
+    from xp.config import compose
     from xp.run import Run
 
     monkeypatch.chdir(tmp_path)

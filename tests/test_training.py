@@ -12,7 +12,7 @@ import torch
 from conftest import curve, rows, write_rows
 
 from xp.error import UserError
-from xp.training import Training
+from xp.training.recipe import Training
 
 Ran = Callable[..., dict[str, Any]]
 
@@ -62,7 +62,7 @@ def test_every_schedule_of_transformers_can_be_asked_for() -> None:
 
     from transformers import SchedulerType
 
-    from xp.training import Schedule
+    from xp.training.recipe import Schedule
 
     assert set(get_args(Schedule)) == {each.value for each in SchedulerType}
 

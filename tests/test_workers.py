@@ -16,11 +16,11 @@ import pytest
 from conftest import SMALL, command
 from test_resume import LONG, ended, go_on, only, told
 
-from xp import pulse
 from xp.error import UserError
-from xp.job import Job
 from xp.launch import start
-from xp.watch import PATIENCE, Watch
+from xp.process import pulse
+from xp.process.watch import PATIENCE, Watch
+from xp.training.job import Job
 
 ODD = """
 import os, signal, time

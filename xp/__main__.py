@@ -54,7 +54,7 @@ def main() -> int:
     try:
         return _main(sys.argv[1:])
     except UserError as error:
-        from xp import world
+        from xp.process import world
 
         if world.rank():  # A launcher ends all at the first exit: rank 0 speaks, unless this is its own trouble.
             import time
@@ -86,7 +86,8 @@ def _main(arguments: list[str]) -> int:
         return 0
     from hydra._internal.utils import get_args_parser
 
-    from xp import compose, secret
+    from xp import secret
+    from xp.config import compose
     from xp.error import UserError
 
     parser = get_args_parser()
@@ -108,7 +109,7 @@ def _main(arguments: list[str]) -> int:
     if flags.multirun:
         if earlier := [each for each in overrides if each.lstrip("+").startswith(("resume=", "rerun="))]:
             raise UserError(f"{earlier[0]}: one run at a time; leave out -m")
-        from xp.sweep import sweep
+        from xp.sweep.launcher import sweep
 
         return sweep(overrides, flags.config_dir)
     return _start(overrides, flags.config_dir)
@@ -116,7 +117,7 @@ def _main(arguments: list[str]) -> int:
 
 def _start(overrides: list[str], config_dir: str | None) -> int:
     """Do what the command line says: go on with a run, do one again, list the tasks, or begin a run."""
-    from xp import compose
+    from xp.config import compose
     from xp.error import UserError
 
     folder = origin = None
@@ -191,7 +192,7 @@ def _hydra_answers() -> int:
     import hydra
     from hydra.core.global_hydra import GlobalHydra
 
-    from xp.compose import conf_folder, register
+    from xp.config.compose import conf_folder, register
     from xp.secret import redacted
 
     GlobalHydra.instance().clear()

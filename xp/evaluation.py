@@ -7,9 +7,10 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from xp import memory, pulse, world
-from xp.memory import Portions
+from xp.process import pulse, world
 from xp.task.base import Trainable
+from xp.training import memory
+from xp.training.memory import Portions
 
 if TYPE_CHECKING:
     import numpy as np

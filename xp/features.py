@@ -13,10 +13,10 @@ from xp.cache import digest, entry
 from xp.data import Data, Side, Splits
 from xp.data.columns import FAULT, ROW
 from xp.error import UserError, nearest
-from xp.stream import Stream
 from xp.task.base import Encoded, Trainable
 from xp.task.identity import identity, processor_identity
 from xp.task.mapping import mapped, workplace
+from xp.training.stream import Stream
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -13,10 +13,11 @@ from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xp import interrupt, lock, mishap, watch, workers, world
+from xp import mishap, workers
 from xp.comparison import Comparing, Origin
 from xp.error import UserError
 from xp.ledger import Claim
+from xp.process import interrupt, lock, watch, world
 from xp.run import Run, write
 from xp.tracking import Tracker, Untracked
 

@@ -17,9 +17,9 @@ from typing import Any, Literal
 
 from pydantic import NonNegativeInt
 
-from xp import lock
 from xp.component import Settings
 from xp.error import UserError
+from xp.process import lock
 from xp.tracking import journal
 
 FOLDER = "ledger"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 from pathlib import Path
 
-from xp import interrupt, memory, pulse
+from xp.process import interrupt, pulse
+from xp.training import memory
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """What a disk says that takes no more: it is full, so is one's share of it, or it is read-only."""

@@ -8,21 +8,22 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xp import state, world
-from xp.checkpoint import BEST, STEP
 from xp.error import UserError
 from xp.evaluation import Evaluation, evaluate
-from xp.feed import Feed
 from xp.generation import Generation
-from xp.job import Job
-from xp.memory import Portions
 from xp.metric import better
 from xp.model import Loaded, positions
 from xp.peft.upkeep import upkeep
+from xp.process import world
 from xp.proof import check_adapter, check_checkpointing, check_packing, sees_ahead
+from xp.saving import state
+from xp.saving.checkpoint import BEST, STEP
+from xp.saving.writer import Writer
 from xp.task import Encoded, Trainable
-from xp.training import Training
-from xp.writer import Writer
+from xp.training.feed import Feed
+from xp.training.job import Job
+from xp.training.memory import Portions
+from xp.training.recipe import Training
 
 if TYPE_CHECKING:
     import torch

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from xp import world
+from xp.process import world
 from xp.secret import redacted
 
 if TYPE_CHECKING:

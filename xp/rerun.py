@@ -7,10 +7,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from xp import compose, consent
+from xp import consent
 from xp.comparison import Facts, Origin, differences, written
+from xp.config import compose
+from xp.config.frozen import changed, completed
 from xp.error import UserError
-from xp.frozen import changed, completed
 from xp.run import Run
 from xp.tracking import Remembered, remember
 

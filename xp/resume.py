@@ -6,12 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-from xp import checkpoint, compose, consent, lock, world
+from xp import consent
 from xp.component import Settings
+from xp.config import compose
+from xp.config.frozen import changed
+from xp.config.naming import CHOICE
 from xp.error import UserError, nearest
-from xp.frozen import changed
-from xp.naming import CHOICE
+from xp.process import lock, world
 from xp.run import Run, changes
+from xp.saving import checkpoint
 from xp.tracking import identified
 
 

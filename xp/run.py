@@ -27,7 +27,7 @@ from xp.peft import Peft
 from xp.prediction import Prediction
 from xp.task import Task, Trainable
 from xp.tracking import Tracking, run_in
-from xp.training import Training
+from xp.training.recipe import Training
 
 
 class Run(Settings):

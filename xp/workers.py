@@ -19,11 +19,11 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
-from xp import interrupt, pulse, world
 from xp.error import UserError
+from xp.process import interrupt, pulse, world
+from xp.process.watch import Watch
 from xp.run import Run
 from xp.tracking import abandon
-from xp.watch import Watch
 
 GRACE = 12
 """Seconds that the others have to end by themselves once one has, before they are ended."""

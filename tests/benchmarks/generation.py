@@ -23,7 +23,7 @@ ROUNDS, NUMBER, NEW, BATCH, BUDGET = 3, 200, 32, 16, 16384
 
 def prompts() -> list[str]:
     """The first lines of functions, from 1 to 30 of them."""
-    from xp import compose
+    from xp.config import compose
     from xp.run import Run
 
     compose.initialize(None)
@@ -51,7 +51,7 @@ def by_xp(loaded: Any, given: list[str]) -> list[str]:
     """As command=generate does."""
     import torch
 
-    from xp import compose
+    from xp.config import compose
     from xp.prediction import engine, inputs, writer
     from xp.prediction.prompts import Prompts
     from xp.run import Run

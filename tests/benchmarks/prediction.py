@@ -26,7 +26,7 @@ def texts(file: str | None) -> list[str]:
     """So many texts of very unequal length."""
     if file is not None:
         return [line.partition("\t")[0] for line in Path(file).read_text().splitlines()[:NUMBER]]
-    from xp import compose
+    from xp.config import compose
     from xp.run import Run
 
     compose.initialize(None)
@@ -61,8 +61,8 @@ def by_pipeline(model: str, given: list[str], batch_size: int) -> tuple[float, l
 def by_xp(model: str, given: list[str]) -> tuple[float, list[Any]]:
     import torch
 
-    from xp import compose
     from xp.commands.predict import load_trained
+    from xp.config import compose
     from xp.prediction import engine, inputs, predictor
     from xp.run import Run
 

@@ -58,10 +58,11 @@ class Times:
 
 def measure() -> None:
     """Print a table."""
-    from xp import checkpoint, compose, state
-    from xp.job import Job
+    from xp.config import compose
     from xp.launch import start
     from xp.run import Run
+    from xp.saving import checkpoint, state
+    from xp.training.job import Job
 
     compose.initialize(None)
     times = Times()

@@ -10,7 +10,7 @@ from xp.backend.base import Backend
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from xp.job import Job
+    from xp.training.job import Job
 
 
 class Accelerate(Backend, name="accelerate"):

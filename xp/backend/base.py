@@ -10,7 +10,7 @@ from pydantic import PositiveInt
 from xp.component import Component
 
 if TYPE_CHECKING:
-    from xp.job import Job
+    from xp.training.job import Job
 
 
 class Backend(Component):

@@ -6,12 +6,12 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from xp.backend.base import Backend
-from xp.gradients import gradients
+from xp.training.gradients import gradients
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from xp.job import Job
+    from xp.training.job import Job
 
 
 class HuggingFace(Backend, name="hf"):
@@ -72,7 +72,7 @@ def _trainer_class() -> Any:
     from transformers import Trainer
 
     class JobTrainer(Trainer):  # type: ignore[misc]
-        """A Trainer whose every "batch" is a whole `xp.job.Step`."""
+        """A Trainer whose every "batch" is a whole `xp.training.job.Step`."""
 
         def __init__(self, job: Job, **kwargs: Any) -> None:
             super().__init__(**kwargs)

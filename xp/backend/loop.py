@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from xp.gradients import Accumulating, gradients
+from xp.training.gradients import Accumulating, gradients
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from xp.job import Job
+    from xp.training.job import Job
 
 
 class Engine(Accumulating, Protocol):

@@ -12,7 +12,7 @@ from xp.backend.base import Backend
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from xp.job import Job
+    from xp.training.job import Job
 
 
 class Torch(Backend, name="torch"):

@@ -6,11 +6,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xp import world
 from xp.commands.opening import load, machine, wish
 from xp.model import head
 from xp.model.quantization import check_trained
 from xp.peft import Purpose
+from xp.process import world
 from xp.report import Report
 from xp.run import Run
 from xp.task import Encoded, Trainable

@@ -9,11 +9,12 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xp import findings, world
+from xp import findings
 from xp.adapter import experts, kind_of
 from xp.metric import better
 from xp.model.stored import plain_config
 from xp.peft import initial, upkeep
+from xp.process import world
 from xp.run import Run
 from xp.secret import redacted
 from xp.task import Trainable

@@ -10,11 +10,11 @@ from typing import Any
 from xp.commands.closing import scores, show_findings
 from xp.commands.opening import choose_machine, describe_data, describe_model, encode, load, read, telling
 from xp.hardware import autocast
-from xp.memory import Portions
 from xp.model.placement import place
 from xp.report import Report
 from xp.run import Run
 from xp.tracking import Tracker
+from xp.training.memory import Portions
 
 
 def evaluate(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str, Any]:

@@ -7,15 +7,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xp import checkpoint, world
-from xp.checkpoint import Checkpoint
 from xp.error import UserError
+from xp.process import world
 from xp.report import Report
 from xp.run import Run, changes, write
+from xp.saving import checkpoint
+from xp.saving.checkpoint import Checkpoint
 from xp.tracking import Tracker
 
 if TYPE_CHECKING:
-    from xp.job import Job
+    from xp.training.job import Job
 
 
 def newest(kept: Path, report: Report) -> Checkpoint | None:
@@ -47,7 +48,7 @@ def begin(
     """From here on the run of this folder has these settings and has not ended, whatever it was before.
 
     Returns:
-        As `xp.job.Job.lengths`: a run that becomes longer has the schedule of its new length after the last step that
+        As `Job.lengths`: a run that becomes longer has the schedule of its new length after the last step that
         anybody has seen, so that no point of its curves is told twice.
 
     Raises:
@@ -100,7 +101,7 @@ def _logged(folder: Path) -> int:
 
 def go_on(job: Job, found: Checkpoint | None, lengths: list[list[int]], tracker: Tracker, report: Report) -> None:
     """Bring the job to where the run was, if it was begun."""
-    from xp.state import restore
+    from xp.saving.state import restore
 
     job.lengths = lengths
     if found is not None:

@@ -14,19 +14,19 @@ from xp.error import UserError
 from xp.features import Preparation
 from xp.hardware import choose_device, choose_precision, environment
 from xp.model import Wish, nameless, placement
-from xp.optimizer import check_device
 from xp.report import Report
 from xp.run import Run, flattened
 from xp.task import Encoded, Trainable
 from xp.tracking import Tracker
+from xp.training.optimizer import check_device
 
 if TYPE_CHECKING:
     import torch
     from datasets import Dataset
 
     from xp.data import Side, Splits
-    from xp.job import Job
     from xp.model import Loaded
+    from xp.training.job import Job
 
 
 def choose_machine(run: Run, tracker: Tracker, report: Report, before: str | None = None) -> tuple[torch.device, Any]:

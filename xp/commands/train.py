@@ -8,8 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xp import checkpoint, interrupt, world
-from xp.checkpoint import BEST
 from xp.commands.adapting import Adapting
 from xp.commands.card import write_card
 from xp.commands.closing import save_model, scores, show_findings
@@ -28,15 +26,18 @@ from xp.commands.opening import (
 )
 from xp.hardware import autocast
 from xp.peft import count
+from xp.process import interrupt, world
 from xp.report import Report
 from xp.run import Run
+from xp.saving import checkpoint
+from xp.saving.checkpoint import BEST
+from xp.saving.writer import Writer
 from xp.tracking import Tracker
-from xp.writer import Writer
 
 if TYPE_CHECKING:
     from xp.evaluation import Evaluation
-    from xp.job import Job
     from xp.model import Loaded
+    from xp.training.job import Job
 
 
 def train(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str, Any]:
@@ -148,7 +149,7 @@ def _save(run: Run, loaded: Loaded, folder: Path) -> str:
 
 def _best(job: Job, loaded: Loaded, kept: Path, report: Report) -> dict[str, float]:
     """The weights of the best evaluation, taken up again, and their scores."""
-    from xp.state import take_weights
+    from xp.saving.state import take_weights
 
     if job.best is None or job.evaluated_step == job.best_step:  # None: no evaluation gave a finite number.
         return job.metrics

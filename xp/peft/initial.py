@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xp import world
 from xp.error import UserError
+from xp.process import world
 
 if TYPE_CHECKING:
     from xp.peft.base import Purpose

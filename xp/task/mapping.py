@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xp import world
+from xp.process import world
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -8,11 +8,12 @@ from functools import partial
 from itertools import count, islice
 from typing import TYPE_CHECKING, Any
 
-from xp import batching, world
 from xp.error import UserError
-from xp.step import Step
-from xp.stream import Stream, iterable
-from xp.training import Training
+from xp.process import world
+from xp.training import batching
+from xp.training.recipe import Training
+from xp.training.step import Step
+from xp.training.stream import Stream, iterable
 
 if TYPE_CHECKING:
     import numpy as np

@@ -5,13 +5,14 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
 
-from xp import memory, world
-from xp.step import Step
+from xp.process import world
+from xp.training import memory
+from xp.training.step import Step
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from xp.job import Job
+    from xp.training.job import Job
 
 
 class Accumulating(Protocol):

@@ -16,10 +16,11 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from xp import closed, consent, naming, sources
-from xp.complaint import composing, no_such_key
+from xp import consent
+from xp.config import closed, naming, sources
+from xp.config.complaint import composing, no_such_key
+from xp.config.naming import LITERAL, literal, names, task_name
 from xp.error import UserError
-from xp.naming import LITERAL, literal, names, task_name
 
 OPEN = re.compile(
     r"(data(\.sources\.\w+)?\.columns|data\.weights|model\.config|model\.processor|model\.quantization_options"
@@ -35,8 +36,8 @@ IMPLIED = {"chat": {"task": "chat", "generation": "chat"}}
 
 def conf_folder() -> Path:
     """The folder of xp's own configs: beside the package in a checkout, inside it when installed from a wheel."""
-    inside = Path(__file__).parent / "conf"
-    return inside if inside.is_dir() else Path(__file__).parent.parent / "conf"
+    package = Path(__file__).parent.parent
+    return package / "conf" if (package / "conf").is_dir() else package.parent / "conf"
 
 
 class OwnConfigs(SearchPathPlugin):
@@ -49,7 +50,7 @@ class OwnConfigs(SearchPathPlugin):
 
 
 def register() -> None:
-    """Make what xp adds to Hydra known: configs of the current folder, and the launcher and sweeper of xp.sweep."""
+    """Make what xp adds to Hydra known: one's own configs, and the launcher and sweeper of xp.sweep."""
     Plugins.instance().register(OwnConfigs)
     sources.register()
     node: dict[str, Any] = {"_target_": closed.SLOTS, "slots": 1}

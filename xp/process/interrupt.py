@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from xp import pulse, world
+from xp.process import pulse, world
 
 
 @dataclass

@@ -12,8 +12,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from xp import compose
-from xp.complaint import composing
+from xp.config import compose
+from xp.config.complaint import composing
 
 
 class Composer:

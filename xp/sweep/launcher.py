@@ -21,13 +21,15 @@ from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from omegaconf import OmegaConf
 
-from xp import compose, forked, interrupt
-from xp.complaint import explained
+from xp.config import compose
+from xp.config.complaint import explained
+from xp.config.grid import Composer
 from xp.error import UserError
-from xp.grid import Composer
-from xp.parent import Parent, Status
-from xp.pool import Job, Pool
+from xp.process import interrupt
 from xp.run import Run
+from xp.sweep import forked
+from xp.sweep.parent import Parent, Status
+from xp.sweep.pool import Job, Pool
 
 if TYPE_CHECKING:
     from hydra.types import HydraContext, TaskFunction

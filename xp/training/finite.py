@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from xp import world
 from xp.error import UserError
-from xp.step import Window
+from xp.process import world
+from xp.training.step import Window
 
 SHOWN = 4
 """Rows that are named; a step has as many as its batch, and any of them may be the one."""

@@ -12,9 +12,9 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from xp import interrupt
-from xp.forked import PRELOAD, death, do
 from xp.ledger import Claim
+from xp.process import interrupt
+from xp.sweep.forked import PRELOAD, death, do
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from xp import compose
+from xp.config import compose
 from xp.error import UserError
 
 

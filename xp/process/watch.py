@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from xp import pulse, world
+from xp.process import pulse, world
 
 if TYPE_CHECKING:
     import psutil

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from xp import world
 from xp.error import UserError
+from xp.process import world
 
 SAID = (
     "out of memory",  # CUDA, HIP, XPU, MPS

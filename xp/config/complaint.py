@@ -13,7 +13,7 @@ from threading import current_thread, main_thread
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from xp import naming
+from xp.config import naming
 from xp.error import UserError, nearest
 
 PATIENCE = 3

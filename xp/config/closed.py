@@ -21,7 +21,7 @@ OPEN = ("hydra.launcher.slots", "hydra.sweeper.params", "hydra.sweeper.max_batch
 """What of Hydra's own config may be set."""
 
 SLOTS, GRID = "hydra_plugins.xp.Slots", "hydra_plugins.xp.Grid"
-"""The launcher and the sweeper of xp.sweep, which is imported when there is a sweep."""
+"""The launcher and the sweeper of xp.sweep.launcher, which is imported when there is a sweep."""
 
 FILLED = re.compile(
     r"(defaults|launcher|sweeper|overrides|runtime\.(version\w*|cwd|config_sources|choices)|searchpath)\b.*"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from xp.ledger import Claim, ends
-from xp.pool import Job, varying
+from xp.sweep.pool import Job, varying
 from xp.tracking import identified
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from xp import checkpoint
-from xp.checkpoint import Tensors
 from xp.error import UserError
+from xp.saving import checkpoint
+from xp.saving.checkpoint import Tensors
 
 
 class Writer:

@@ -18,16 +18,16 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from xp import optimizer as optimizers
-from xp import world
-from xp.checkpoint import Checkpoint, Tensors
 from xp.error import UserError
+from xp.process import world
+from xp.saving.checkpoint import Checkpoint, Tensors
+from xp.training import optimizer as optimizers
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from xp.job import Job
+    from xp.training.job import Job
 
 
 def weights(network: nn.Module) -> dict[str, Tensor]:

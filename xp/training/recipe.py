@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from xp import optimizer as optimizers
-from xp.batching import Batching
 from xp.component import Settings
 from xp.error import UserError
-from xp.optimizer import Optimizer
+from xp.training import optimizer as optimizers
+from xp.training.batching import Batching
+from xp.training.optimizer import Optimizer
 
 if TYPE_CHECKING:
     import torch

@@ -9,11 +9,12 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from xp import batching, finite, interrupt, pulse, world
-from xp.feed import Feed
-from xp.memory import Portions
-from xp.step import Step, Window
-from xp.training import BY_METRIC, Training
+from xp.process import interrupt, pulse, world
+from xp.training import batching, finite
+from xp.training.feed import Feed
+from xp.training.memory import Portions
+from xp.training.recipe import BY_METRIC, Training
+from xp.training.step import Step, Window
 
 if TYPE_CHECKING:
     import torch
