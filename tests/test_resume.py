@@ -234,6 +234,31 @@ def test_what_would_change_the_run_is_refused_with_what_differs(compose: Callabl
         go_on()
 
 
+def test_a_run_of_an_earlier_xp_goes_on(
+    compose: Callable[..., Any], undisturbed: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """One that has no ``merge`` and no ``training.patience`` among its settings."""
+    killed(compose(*LONG), "step", 17)
+
+    def earlier(config: dict[str, Any]) -> None:
+        del config["merge"], config["training"]["patience"]
+
+    values = json.loads((only() / "run.yaml").read_text())
+    earlier(values)
+    (only() / "run.yaml").write_text(json.dumps(values))
+    for listed in only().glob("checkpoints/*/manifest.json"):
+        file = listed.with_name("state.json")
+        state = json.loads(file.read_text())
+        earlier(state["config"])
+        file.write_text(json.dumps(state))
+        known = {"bytes": file.stat().st_size, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+        listed.write_text(json.dumps(json.loads(listed.read_text()) | {"state.json": known}))
+    with pytest.raises(UserError, match="seed=7"):
+        go_on("seed=7")
+    assert ended(go_on()) == undisturbed()
+    assert "training.patience=null: there was no such setting when this run began" in capfd.readouterr().out
+
+
 def test_a_run_without_a_checkpoint_begins_and_says_so(
     compose: Callable[..., Any], undisturbed: Any, capfd: pytest.CaptureFixture[str]
 ) -> None:

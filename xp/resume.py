@@ -9,7 +9,7 @@ from typing import Any
 from xp import consent
 from xp.component import Settings
 from xp.config import compose
-from xp.config.frozen import changed
+from xp.config.frozen import changed, completed
 from xp.config.naming import CHOICE
 from xp.error import UserError, nearest
 from xp.process import lock, world
@@ -34,7 +34,7 @@ def resumed(where: str, overrides: list[str], config_dir: str | None) -> tuple[R
     consent.check_links(folder, f"resume={where}")
     if world.rank() == 0:  # The others take what it finds, and may look when it has begun already.
         lock.check(folder)
-    frozen = _frozen(where, folder)
+    frozen = _frozen(where, folder, config_dir)
     if frozen.get("command") != "train":
         raise UserError(f"resume={where}: {folder} is of command={frozen.get('command')}; only a training goes on")
     if frozen["imports"] and "imports" not in consent.keys(overrides):
@@ -63,25 +63,28 @@ def resumed(where: str, overrides: list[str], config_dir: str | None) -> tuple[R
     return run, folder
 
 
-def _frozen(where: str, folder: Path) -> dict[str, Any]:
-    """The settings in a run's folder; they may be from anybody.
+def _frozen(where: str, folder: Path, config_dir: str | None) -> dict[str, Any]:
+    """The settings in a run's folder, those along with them that came later; they may be from anybody.
 
     Raises:
         UserError: they are none.
     """
     try:
         values = json.loads((folder / "run.yaml").read_text())
+        if odd := next((each for each in values["choices"].values() if not CHOICE.fullmatch(str(each))), None):
+            raise ValueError(f"choices: {odd} is no name of a choice")
+        added = completed(values, config_dir)
         groups = [name for name, field in Run.model_fields.items() if isinstance(field.annotation, type)
                   and issubclass(field.annotation, Settings)]  # fmt: skip
         if not all(isinstance(values[group], dict) for group in ("choices", *groups)):
             raise TypeError("a group of settings is none")
         if not isinstance(values["imports"], list):
             raise TypeError("imports are no list")
-        if odd := next((each for each in values["choices"].values() if not CHOICE.fullmatch(str(each))), None):
-            raise ValueError(f"choices: {odd} is no name of a choice")
     except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         said = " ".join(str(error).split())[:200]
         raise UserError(f"resume={where}: {folder / 'run.yaml'} does not hold the settings of a run: {said}") from error
+    for line in added if world.rank() == 0 else ():
+        print(f"{line}: there was no such setting when this run began", flush=True)
     return dict(values)
 
 

@@ -34,12 +34,22 @@ def check_same(now: dict[str, Any], then: dict[str, Any], folder: Path) -> None:
     Raises:
         UserError: what differs.
     """
-    differing = changes(then["config"], now["config"])
+    differing = changes(_as_of_now(then["config"], now["config"]), now["config"])
     for side in sorted({*then["data"], *now["data"]}):
         if then["data"].get(side) != now["data"].get(side):
             differing.append(f"the {side} rows are not those that it was trained on")
     if differing:
         raise UserError(f"resume={folder}: {'; '.join(differing)}; mend it, or start a new run")
+
+
+def _as_of_now(then: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint's settings along with those that xp has got since, which nobody could have set otherwise."""
+    fields = {
+        name: now[name] | each if isinstance(now.get(name), dict) and isinstance(each, dict) else each
+        for name, each in then.items()
+        if name != "choices"
+    }
+    return now | then | fields
 
 
 def begin(
