@@ -13,8 +13,12 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from xp.process import ahead
 from xp.run import Run
-from xp.sweep import pool
+from xp.sweep.forked import AHEAD
+
+EVERYTHING = [*AHEAD, "accelerate", "transformers.trainer", "peft", "xp.launch", "xp.training.job", "xp.backend.loop"]
+"""What tests fork processes with, whichever of them is the first to do so."""
 
 
 def kill(*arguments: Any, **named: Any) -> None:
@@ -212,11 +216,8 @@ def killed(run: Run, bomb: str, number: int, folder: Path | None = None) -> int:
 
 def forkserver() -> ForkServerContext:
     """What forks processes that have imported the libraries already."""
-    context = get_context("forkserver")
-    context.set_forkserver_preload(
-        [*pool.PRELOAD, "accelerate", "transformers.trainer", "peft", "xp.launch", "xp.training.job"]
-    )
-    return context
+    ahead.imported(EVERYTHING)
+    return get_context("forkserver")
 
 
 def begin(run: Run, bomb: str, number: int, folder: Path | None) -> BaseProcess:

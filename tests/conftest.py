@@ -64,6 +64,17 @@ def from_yaml(kind: type[Any], **settings: Any) -> Any:
     return kind.model_validate(values | settings)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _forkserver() -> None:
+    """What runs are forked from imports all that any test needs, begun before one could have it import less."""
+    from multiprocessing import forkserver as server
+
+    from bombs import forkserver
+
+    forkserver()
+    server.ensure_running()
+
+
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a real MLflow server, one for all tests: it takes long to start."""

@@ -69,9 +69,10 @@ def warm() -> None:
     """Import all that the jobs will need, and that a fork gives them for nothing."""
     from importlib import import_module
 
-    from xp.sweep.pool import PRELOAD
+    from xp.process import ahead
+    from xp.sweep.forked import AHEAD
 
-    for name in (*PRELOAD, *MORE):
+    for name in ahead.modules([*AHEAD, *MORE]):
         import_module(name)
     import matplotlib.pyplot  # noqa: F401  # What a run's figures are drawn with, and its fonts.
     import transformers

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable
-from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import Any
 
+from bombs import forkserver
+
 from xp.run import Run
-from xp.sweep import pool
 
 
 def logits(network: Any) -> Any:
@@ -61,8 +61,7 @@ def _child(here: str, answer: Connection, how: Callable[..., Any], jobs: dict[st
 
 def reopened(how: Callable[..., Any], jobs: dict[str, tuple[dict[str, Any], str]]) -> dict[str, Any]:
     """What ``how`` gives for each job in a new process: an array, or what went wrong."""
-    context = get_context("forkserver")
-    context.set_forkserver_preload([*pool.PRELOAD, "peft", "xp.launch", "xp.training.job"])
+    context = forkserver()
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_child, args=(os.getcwd(), theirs, how, jobs))
     process.start()

@@ -12,7 +12,7 @@ from xp.error import UserError
 from xp.run import Run
 
 HALF = """
-from xp.training import Training
+from xp.training.recipe import Training
 from xp.peft import Peft
 
 

@@ -112,8 +112,8 @@ def test_micro_batches_become_smaller_until_they_fit(
     if since == "1":
         assert curves[0] == curves[1]
         assert result["digest"] == whole["digest"]
-    for one, other in zip(*curves, strict=True):
-        assert one == pytest.approx(other, rel=1e-2)
+    for (step, *one), (_, *other) in zip(*curves, strict=True):
+        assert one == pytest.approx(other, rel=5e-2), step
 
 
 @pytest.mark.slow
@@ -156,7 +156,7 @@ def test_evaluations_become_smaller_too(long_rows: None, compose: Callable[..., 
 FAULTY = """
 import os
 import torch
-from xp.job import Job
+from xp.training.job import Job
 
 loss, calls = Job.loss, 0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -30,8 +31,8 @@ HELD = """
 import time
 from pathlib import Path
 
-from xp import interrupt
-from xp.job import Job
+from xp.process import interrupt
+from xp.training.job import Job
 
 loss, calls = Job.loss, 0
 
@@ -113,6 +114,27 @@ def test_a_sweep_over_backends_adapters_and_seeds(corpus: Path) -> None:
     assert [line for line in ended.stdout.splitlines() if line.startswith("[12/12]")]
     (folder,) = corpus.glob("runs/sweep-*")
     assert len(json.loads((folder / "sweep.json").read_text())) == 12
+
+
+def test_what_is_imported_before_the_fork_touches_no_gpu(tmp_path: Path) -> None:
+    """bitsandbytes does, as soon as it is imported; so where there is one, nothing is that imports it."""
+    from bombs import EVERYTHING
+
+    from xp.process import ahead
+
+    imports = "import sys, importlib as i; [i.import_module(name) for name in sys.argv[1:]]; "
+    prints = "print('bitsandbytes' in sys.modules, 'torch' in sys.modules)"
+
+    def seen(*names: str) -> str:
+        asked = [sys.executable, "-c", imports + prints, *names]
+        ran = subprocess.run(asked, capture_output=True, text=True, check=True)
+        assert ran.stderr == ""
+        return ran.stdout
+
+    beside = ahead.modules(EVERYTHING, gpus=[str(tmp_path)])
+    assert seen(*beside) == "False True\n"
+    assert {*ahead.modules(EVERYTHING, gpus=[])} - {*beside} == ahead.TOUCHING
+    assert seen(*ahead.modules(["peft"], gpus=[])) == "True True\n"
 
 
 @pytest.mark.slow

@@ -25,7 +25,7 @@ from xp.training.job import Job
 ODD = """
 import os, signal, time
 from pathlib import Path
-from xp.job import Job
+from xp.training.job import Job
 
 loss, calls, pids = Job.loss, 0, Path("pids")
 

@@ -267,7 +267,8 @@ Maker = Callable[[random.Random], Iterator[Mutant]]
 def in_place(spot: Spot, given: list[str], key: str, value: Any, kind: str, near: str, how: int) -> Mutant:
     """A wrong setting on the command line, with a plus before it, in a yaml of one's own, or in an experiment."""
     name = key.rpartition(".")[2]
-    if how == 0 or (how > 1 and not spot.group):
+    said = any(f"{key}.".startswith(f"{each.partition('=')[0]}.") for each in given)  # It has the last word.
+    if how == 0 or (how > 1 and (said or not spot.group)):
         return Mutant(kind, [*given, f"{key}={shown(value)}"], (name,), near)
     if how == 1:
         return Mutant(kind, [*given, f"+{key}={shown(value)}"], (name,), near)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
 import secrets
@@ -240,8 +239,6 @@ def _quiet() -> None:
     datasets.disable_progress_bars()
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
-    # bitsandbytes tells at each step that int8 computes in float16, and of a kernel for CPUs that it did not find.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     # peft 0.21 asks transformers 5.23 by an old name; nothing that a user could change.
     warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
     # Prefixes, as peft 0.21 gives them to transformers 5.24; and what it multiplies as sparse matrices.

@@ -20,17 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from xp.error import UserError
-from xp.process import interrupt, pulse, world
+from xp.process import ahead, interrupt, pulse, world
 from xp.process.watch import Watch
 from xp.run import Run
 from xp.tracking import abandon
 
 GRACE = 12
 """Seconds that the others have to end by themselves once one has, before they are ended."""
-
-PRELOAD = ["torch", "transformers", "datasets", "accelerate", "sklearn.metrics", "xp.metric.base", "xp.commands",
-           "xp.prepare", "xp.report", "xp.backend.loop"]  # fmt: skip
-"""Imported once, before the processes are forked from the one that has."""
 
 Work = Callable[[Run, Path, Path | None], dict[str, Any]]
 
@@ -65,10 +61,9 @@ def start(work: Work, number: int, run: Run, folder: Path, parent: Path | None) 
         UserError: what one of them refuses, or which of them has died or hangs.
     """
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // number)))
-    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # To ask for GPUs must not touch them before the fork.
     place = pulse.meeting_place()
     context = get_context("forkserver")
-    context.set_forkserver_preload(PRELOAD)
+    ahead.imported(["accelerate", "xp.backend.loop"])
     share = Share(number, run.values(), folder, parent, place, dict(os.environ), os.getcwd())
     processes = [context.Process(target=_worker, args=(rank, work, share)) for rank in range(number)]
     try:

@@ -9,31 +9,22 @@ import threading
 import time
 import traceback
 from collections.abc import Iterable
-from multiprocessing import forkserver, get_context, parent_process
+from multiprocessing import forkserver, parent_process
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xp.error import UserError
 from xp.ledger import Claim
+from xp.process import ahead
 from xp.secret import redacted
 
 if TYPE_CHECKING:
     from xp.run import Run
 
-PRELOAD = [
-    "torch",
-    "transformers",
-    "datasets",
-    "mlflow",
-    "xp.metric.base",
-    "sklearn.metrics",
-    "xp.commands",
-    "xp.prepare",
-    "xp.report",
-]
-PRELOAD_FOR = {"hf": ["transformers.trainer"], "accelerate": ["accelerate"], "lora": ["peft"], "any": ["peft"]}
-"""Imported once, before the first job is forked; the second only where a job's backend or adapter needs it."""
+AHEAD = ["mlflow", "mlflow.store.tracking.sqlalchemy_store"]
+AHEAD_FOR = {"hf": ["transformers.trainer"], "accelerate": ["accelerate"]}
+"""Imported once, before the first job is forked; the second only where a job's backend needs it."""
 
 
 GRACE = 10
@@ -42,9 +33,8 @@ GRACE = 10
 
 def warm(runs: Iterable[Run]) -> None:
     """Start the process that jobs are forked from; it imports what these runs need while this one goes on."""
-    choices = {choice for run in runs for choice in (run.backend.name, run.peft.name)}
-    modules = PRELOAD + [name for choice in sorted(choices) for name in PRELOAD_FOR.get(choice, [])]
-    get_context("forkserver").set_forkserver_preload(modules)
+    backends = sorted({run.backend.name for run in runs})
+    ahead.imported(AHEAD + [name for backend in backends for name in AHEAD_FOR.get(backend, [])])
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # Ctrl-C comes to it as well; the jobs hear of it by us.
     try:
         forkserver.ensure_running()

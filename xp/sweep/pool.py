@@ -14,14 +14,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from xp.ledger import Claim
 from xp.process import interrupt
-from xp.sweep.forked import PRELOAD, death, do
+from xp.sweep.forked import death, do
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
     from xp.run import Run
-
-__all__ = ["PRELOAD", "Job", "Pool", "varying"]
 
 
 class Job:
