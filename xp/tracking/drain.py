@@ -89,7 +89,9 @@ class Drain:
             if time.monotonic() > max(closed, self._delivery.progress, self._delivery.busy_until) + patience:
                 break
         if self._earlier.ident is not None:
-            self._earlier.join(max(0, closed + PATIENCE[False] - time.monotonic()))
+            self._earlier.join(max(0, closed + patience - time.monotonic()))
+            if self._earlier.is_alive():
+                say("not all of the earlier runs are in MLflow yet; the next run, or command=sync, goes on with them")
         self._over.set()
         failure = self._failure
         if isinstance(failure, Deleted):
