@@ -172,6 +172,10 @@ WRONG = [
     (["peft=lora", "peft.dropout=1"], "peft.dropout=1: it must be less than 1."),
     (["command=trian"], "Did you mean 'train'?"),
     (["seed=-1"], "seed=-1"),
+    (
+        ["task=zero_shot_classification", "command=predict", "inputs=x", "task.hypothesis_template=About."],
+        "it must have just one place for a label, as in: This example is {}.",
+    ),
     (["model.config=[1]"], "model.config: a list stands where there is a mapping"),
     (["model=pretrained"], "model.path has no value; give model.path=<value>"),
     (["data.columns.txt=x"], "data.columns.txt: no task reads such a column. Did you mean 'text'?"),

@@ -22,6 +22,7 @@ from conftest import ROOT
 from pydantic import BeforeValidator
 
 from xp.component import Component, Settings
+from xp.config.naming import LITERAL
 from xp.run import Run
 
 CONF = ROOT / "conf"
@@ -233,6 +234,15 @@ def typos(word: str, chance: random.Random) -> list[str]:
     return [each for each in made if each not in (word, "") and not each.startswith("_")]
 
 
+def _near(word: str, other: str) -> bool:
+    """Whether one letter too many, too few, or another one makes the difference."""
+    same = 0
+    while same < min(len(word), len(other)) and word[same] == other[same]:
+        same += 1
+    rest = [word[same:], other[same:]]
+    return any(rest[0][first:] == rest[1][second:] for first, second in ((1, 0), (0, 1), (1, 1)))
+
+
 def shown(value: Any) -> str:
     """A value as the command line takes it."""
     if isinstance(value, str):
@@ -267,7 +277,9 @@ Maker = Callable[[random.Random], Iterator[Mutant]]
 def in_place(spot: Spot, given: list[str], key: str, value: Any, kind: str, near: str, how: int) -> Mutant:
     """A wrong setting on the command line, with a plus before it, in a yaml of one's own, or in an experiment."""
     name = key.rpartition(".")[2]
-    said = any(f"{key}.".startswith(f"{each.partition('=')[0]}.") for each in given)  # It has the last word.
+    dotted = [each.partition("=")[0] for each in given if "." in each.partition("=")[0]]
+    # The command line has the last word.
+    said = any(f"{key}.".startswith(f"{each}.") or f"{each}.".startswith(f"{key}.") for each in dotted)
     if how == 0 or (how > 1 and (said or not spot.group)):
         return Mutant(kind, [*given, f"{key}={shown(value)}"], (name,), near)
     if how == 1:
@@ -291,7 +303,8 @@ def keys(chance: random.Random) -> Iterator[Mutant]:
         known.setdefault((spot.choice, spot.path[:-1]), set()).add(spot.path[-1])
     for number, spot in enumerate(spots()):
         beside = known[spot.choice, spot.path[:-1]]
-        wrong = [each for each in typos(spot.path[-1], chance) if each not in beside and each not in Run.model_fields]
+        wrong = [each for each in typos(spot.path[-1], chance) if each not in beside and each not in Run.model_fields
+                 and not any(_near(each, other) for other in beside - {spot.path[-1]})]  # fmt: skip
         if wrong and (spot.path[:-1] or chance.random() < 1):
             key = ".".join((*spot.path[:-1], chance.choice(wrong)))
             yield in_place(spot, list(spot.arguments), key, spot.value, "keys", spot.path[-1], number % 4)
@@ -332,6 +345,8 @@ def values(chance: random.Random) -> Iterator[Mutant]:
             if accepts(spot.annotation, value) is False and not (is_open(spot.annotation) and isinstance(value, dict)):
                 how = 0 if not finite else (0, 2, 3)[number % 3]
                 kind = "null" if value is None else "types"
+                if how == 0 and spot.key in LITERAL:
+                    continue  # A text, whatever it is.
                 if how == 0:
                     yield Mutant(kind, [*spot.arguments, said(spot, value)], (spot.path[-1],))
                 else:
@@ -365,7 +380,7 @@ def missing(chance: random.Random) -> Iterator[Mutant]:
             for part in spot.path[1:-1]:
                 there = there[part]
             del there[spot.path[-1]]
-            if spot.path[-1] not in {each.partition("=")[0].rpartition(".")[2] for each in rest}:
+            if not any(f"{each.partition('=')[0]}.".startswith(f"{spot.key}.") for each in rest):
                 yield Mutant(
                     "missing", [f"{spot.group}=own", *rest], (spot.path[-1],), "", {file: yaml.safe_dump(less)}
                 )
@@ -417,7 +432,7 @@ def interpolations(chance: random.Random) -> Iterator[Mutant]:
                            ("${nobody:x}", "nobody"), ("${", spot.path[-1])):  # fmt: skip
             if chance.random() < 0.25 and not (name == "XP_NOWHERE" and spot.value is None):
                 how = chance.choice([0, 2, 3])
-                if spot.key in ("inputs",) and how == 0:
+                if spot.key in LITERAL and how == 0:
                     continue  # A text is taken as it is typed.
                 yield in_place(spot, list(spot.arguments), spot.key, text, "interpolations", "", how) if how else Mutant(
                     "interpolations", [*spot.arguments, f"{spot.key}={text}"], (name, spot.path[-1]))  # fmt: skip
@@ -429,7 +444,7 @@ def grammar(chance: random.Random) -> Iterator[Mutant]:
         for text in chance.sample(["=", "=[1", "={a", "='x", '="x', "=[1,,2]", "={a:}", "=(", "=a b: c", "=]", "=}", "=1,2", "=,", "=a=b",
                                    "=x:y:", "=${", "= "], 2):  # fmt: skip
             wrong = f"{spot.key}{text}" if text != "=" else f"{spot.key}"
-            if spot.key in ("inputs",) or accepts(spot.annotation, text[1:].strip()) is not False:
+            if spot.key in LITERAL or accepts(spot.annotation, text[1:].strip()) is not False:
                 continue
             yield Mutant("grammar", [*spot.arguments, wrong], (spot.path[-1],))
     for group in kinds():

@@ -61,6 +61,9 @@ def explained(overrides: list[str], folder: Path) -> Iterator[None]:
     except MissingConfigException as error:
         raise UserError(_missing_config(error)) from error
     except MissingMandatoryValue as error:
+        unknown = no_such_key(str(error.full_key), overrides, folder)
+        if error.full_key not in naming.known_keys(overrides, folder) and "Did you mean" in unknown:
+            raise UserError(unknown) from error
         raise UserError(f"{error.full_key} has no value; give {error.full_key}=<value>") from error
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_explained(error, overrides, folder)) from error

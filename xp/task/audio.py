@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import PositiveFloat, PositiveInt
 
-from xp.task.task import Task
+from xp.task.task import Hypothesis, Task
 
 
 class AutomaticSpeechRecognition(Task, name="automatic_speech_recognition"):
@@ -54,7 +54,7 @@ class ZeroShotAudioClassification(Task, name="zero_shot_audio_classification"):
     candidate_labels: list[str] | None
     """The labels to choose from, for inputs that name none of their own."""
 
-    hypothesis_template: str
+    hypothesis_template: Hypothesis
     """The sentence that a label is put into, for ``{}``."""
 
     def arguments(self, row: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from xp.hardware import home
-from xp.task.task import Task
+from xp.task.task import Hypothesis, Task
 
 
 class ZeroShotImageClassification(Task, name="zero_shot_image_classification"):
@@ -23,7 +23,7 @@ class ZeroShotImageClassification(Task, name="zero_shot_image_classification"):
     candidate_labels: list[str] | None
     """The labels to choose from, for inputs that name none of their own."""
 
-    hypothesis_template: str
+    hypothesis_template: Hypothesis
     """The sentence that a label is put into, for ``{}``."""
 
     def arguments(self, row: dict[str, Any]) -> dict[str, Any]:

@@ -3,10 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from string import Formatter
+from typing import Annotated, Any, ClassVar
+
+from pydantic import AfterValidator
 
 from xp.component import Component
 from xp.error import UserError
+
+
+def _hypothesis(text: str) -> str:
+    try:
+        places = [name for _, name, _, _ in Formatter().parse(text) if name is not None]
+    except ValueError:
+        places = []
+    if places != [""]:
+        raise ValueError("it must have just one place for a label, as in: This example is {}.")
+    return text
+
+
+Hypothesis = Annotated[str, AfterValidator(_hypothesis)]
+"""A sentence that a label is put into, for ``{}``."""
 
 
 class Task(Component):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from xp.task.task import Task
+from xp.task.task import Hypothesis, Task
 
 
 class FeatureExtraction(Task, name="feature_extraction"):
@@ -32,7 +32,7 @@ class ZeroShotClassification(Task, name="zero_shot_classification"):
     candidate_labels: list[str] | None
     """The labels to choose from, for inputs that name none of their own."""
 
-    hypothesis_template: str
+    hypothesis_template: Hypothesis
     """The sentence that a label is put into, for ``{}``."""
 
     multi_label: bool
