@@ -141,6 +141,12 @@ def _before_it_clears_up(number: int) -> None:
     Writer._clear = nth(Writer._clear, number)  # type: ignore[method-assign]
 
 
+def _before_the_end_is_told(number: int) -> None:
+    from xp.tracking import Tracker
+
+    Tracker.close = nth(Tracker.close, number)  # type: ignore[method-assign]
+
+
 BOMBS = {
     "step": _before_a_step,
     "saved": _before_a_step_once_all_is_saved,
@@ -154,6 +160,7 @@ BOMBS = {
     "optimizer": _before_the_optimizer_is_as_it_was,
     "freezing": _while_settings_are_frozen,
     "clearing": _before_it_clears_up,
+    "closing": _before_the_end_is_told,
     "none": lambda number: None,
 }
 

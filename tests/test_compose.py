@@ -158,6 +158,10 @@ WRONG = [
     (["+training.lr=1"], "training.lr: there is no such key. Did you mean 'learning_rate'?"),
     (["training.num_train_epochs=1"], "Did you mean 'epochs'?"),
     (["+peft.rnk=1", "peft=lora"], "peft.rnk: there is no such key. Did you mean 'rank'?"),
+    (
+        ["peft.rank=8"],
+        "peft.rank: the chosen peft has no such key; peft=lora has it",
+    ),
     (["backend.name=troch"], "backend.name=troch: there is no such backend. Did you mean 'torch'?"),
     (["training.batch_size=0"], "training.batch_size=0: it must be greater than 0."),
     (["training.batch_size=many"], 'training.batch_size="many": it must be an integer.'),

@@ -133,6 +133,7 @@ def _begun(claim: Claim, name: str, *journal: dict[str, Any], result: str | None
 BEGIN: dict[str, Any] = {"time": 1, "begin": {}}
 AGAIN: dict[str, Any] = {"time": 2, "resumed": {}}
 POINT = {"time": 1, "step": 1, "metrics": {"train/loss": 1.0}}
+FINISHED = {"time": 2, "status": "FINISHED", "error": ""}
 FAILED = {"time": 2, "status": "FAILED", "error": "broken"}
 KILLED = {"time": 2, "status": "KILLED", "error": ""}
 
@@ -140,8 +141,8 @@ KILLED = {"time": 2, "status": "KILLED", "error": ""}
 @pytest.mark.parametrize(
     ("journal", "result", "state", "failures"),
     [
-        ([POINT, {"time": 2, "status": "FINISHED", "error": ""}], "{}", "finished", 0),
-        ([POINT], "{}", "finished", 0),
+        ([POINT, FINISHED], "{}", "finished", 0),
+        ([POINT], "{}", "interrupted", 0),  # Killed before it could say so.
         ([POINT, FAILED], None, "failed", 1),
         ([POINT, FAILED, AGAIN, POINT, FAILED], None, "failed", 2),
         ([POINT, FAILED, AGAIN, POINT, KILLED], None, "interrupted", 1),
@@ -164,7 +165,7 @@ def test_what_has_become_of_a_run(
 
 def test_the_furthest_run_counts_and_only_while_it_is_still_this_one(tmp_path: Path) -> None:
     claim = Claim("a" * 64, tmp_path, digest(SETTINGS))
-    first = _begun(claim, "one", POINT, result='{"objective": 1}')
+    first = _begun(claim, "one", POINT, FINISHED, result='{"objective": 1}')
     second = _begun(claim, "two", POINT, FAILED)
     third = _begun(claim, "three", POINT, KILLED)
     assert (found := claim.earlier()) is not None

@@ -21,6 +21,7 @@ from xp.commands import opening
 from xp.config import compose as composing
 from xp.error import UserError
 from xp.launch import start
+from xp.ledger import Claim
 from xp.report import Report
 from xp.resume import resumed
 from xp.run import Run
@@ -231,6 +232,22 @@ def test_what_would_change_the_run_is_refused_with_what_differs(compose: Callabl
         go_on(where="runs/none")
     Path("train.jsonl").write_text(Path("train.jsonl").read_text().replace("apple", "pear"))
     with pytest.raises(UserError, match="the train rows are not those that it was trained on"):
+        go_on()
+
+
+def test_a_run_killed_before_it_has_said_that_it_ended_says_so_later(
+    compose: Callable[..., Any], undisturbed: Any
+) -> None:
+    """Its result is on the disk; in MLflow it would be KILLED for ever."""
+    from mlflow import MlflowClient
+
+    assert killed(compose(*LONG), "closing", 1) < 0
+    assert (only() / "result.json").exists()
+    assert Claim.of(compose(*LONG).values()).earlier().state == "interrupted"  # type: ignore[union-attr]
+    assert ended(go_on()) == undisturbed()
+    (tracked,) = MlflowClient(f"sqlite:///{Path('runs/mlflow.db').absolute()}").search_runs(["1"])
+    assert tracked.info.status == "FINISHED"
+    with pytest.raises(UserError, match="has ended"):
         go_on()
 
 

@@ -240,7 +240,7 @@ def _looked_at(folder: Path) -> Earlier:
         result = json.loads(_written(folder / "result.json") or "null")
     except json.JSONDecodeError:  # It was killed while it wrote this.
         result = None
-    if result is not None:
+    if result is not None and journal.finished(folder):
         return Earlier(folder, "finished", result, 0, "")
     parts = ends(folder)
     failures = sum(part.get("status") == "FAILED" for part in parts)

@@ -15,7 +15,7 @@ from xp.error import UserError, nearest
 from xp.process import lock, world
 from xp.run import Run, changes
 from xp.saving import checkpoint
-from xp.tracking import identified
+from xp.tracking import finished, identified
 
 
 def resumed(where: str, overrides: list[str], config_dir: str | None) -> tuple[Run, Path]:
@@ -53,7 +53,7 @@ def resumed(where: str, overrides: list[str], config_dir: str | None) -> tuple[R
         if new is not None and old is not None and new < old:
             raise UserError(f"resume={where}: training.{key}={new} (was {old}): a run can become longer, not shorter")
     longer = any(values["training"][key] != frozen["training"][key] for key in ("epochs", "max_steps"))
-    if (folder / "result.json").exists() and not longer:
+    if (folder / "result.json").exists() and finished(folder) and not longer:
         raise UserError(
             f"resume={where}: {folder} has ended; its model is {folder / 'model'}. "
             "To train it longer, give training.epochs or training.max_steps"

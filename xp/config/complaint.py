@@ -121,7 +121,7 @@ def _merging(error: Exception) -> Iterator[str]:
 
 
 def no_such_key(key: str, overrides: list[str], folder: Path) -> str:
-    """That there is no such key, and the nearest one of the groups as chosen."""
+    """That there is no such key, and the nearest one of the groups as chosen, or the choices that have it."""
     parent, _, last = key.rpartition(".")
     if parent == "generation":
         from xp.generation.decided import why
@@ -129,5 +129,8 @@ def no_such_key(key: str, overrides: list[str], folder: Path) -> str:
         if reason := why(last):
             return f"{key}: {reason}"
     known = naming.known_keys(overrides, folder)
+    if key not in known and (others := naming.choices_with(parent, last, folder)):
+        has = "has it" if len(others) == 1 else "have it"
+        return f"{key}: the chosen {parent} has no such key; {parent}={', '.join(others)} {has}"
     beside = [each.rpartition(".")[2] for each in known if each.rpartition(".")[0] == parent]
     return f"{key}: there is no such key.{nearest(last, beside) if parent in known else nearest(key, known)}"

@@ -172,6 +172,13 @@ def known_keys(overrides: list[str], folder: Path) -> list[str]:
     return keys
 
 
+def choices_with(group: str, key: str, folder: Path) -> list[str]:
+    """The choices of a group whose yamls state a key, but for those that only change a value of another one."""
+    files = sorted((folder / group).glob("*.yaml")) if group.isidentifier() else []
+    stated = [re.compile(rf"^{re.escape(each)}:", re.MULTILINE) for each in (key, "name")]
+    return [file.stem for file in files if all(each.search(file.read_text()) for each in stated)]
+
+
 def _keys_of(group: str, choice: str, folder: Path) -> list[str]:
     """The keys of a yaml and of those of its group that it is based on."""
     import yaml

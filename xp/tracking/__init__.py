@@ -1,7 +1,7 @@
 """Tracking: what the world sees of a run. The only folder that imports mlflow."""
 
 from xp.tracking.address import run_in
-from xp.tracking.journal import abandon, entries, identified, lives
+from xp.tracking.journal import abandon, entries, finished, identified, lives
 from xp.tracking.remembered import Remembered, remember
 from xp.tracking.store import Tracking
 from xp.tracking.sync import sync
@@ -14,6 +14,7 @@ __all__ = [
     "Untracked",
     "abandon",
     "entries",
+    "finished",
     "identified",
     "lives",
     "remember",

@@ -109,6 +109,11 @@ def last(folder: Path) -> dict[str, Any]:
         block *= 8
 
 
+def finished(folder: Path) -> bool:
+    """Whether a run has come to its end, and has said so; one that was killed before has its last files to bring."""
+    return last(folder).get("status") == "FINISHED"
+
+
 def identify(folder: Path, uri: str, experiment: str) -> None:
     """Write down that this process tracks the run of a folder, and where to."""
     import psutil
