@@ -50,7 +50,8 @@ def merge(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str,
         config = transformers.AutoConfig.from_pretrained(base, **{key: value for key, value in source.items() if value})
         whole.to(config.dtype or torch.float32)
     digest = save_model(run, loaded, folder / "model")
-    parts = ", ".join(f"{share:g} of {name}" for name, share in shares.items())
+    names = {name: "its adapter" if name == "default" else name for name in shares}
+    parts = ", ".join(names[name] if share == 1 else f"{share:g} x {names[name]}" for name, share in shares.items())
     how = f"merged {parts} into {base}; saved in {str(whole.dtype).removeprefix('torch.')}"
     report.say(how)
     metrics = {"merge/largest_change": change}
