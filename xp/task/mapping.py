@@ -94,6 +94,8 @@ def mapped(
             remove_columns=rows.column_names,
             features=Features({name: feature(kind) for name, kind in types.items()}),
             desc=what,
+            # Else datasets hashes the function with all that it refers to, for a cache of its own that is not used.
+            new_fingerprint=secrets.token_hex(8),
             **options,
         )
     finally:
