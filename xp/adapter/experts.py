@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xp.adapter.folder import CONFIG, WEIGHTS, Folder, read
+from xp.adapter.folder import CONFIG, WEIGHTS, Folder, beyond_lora, read
 from xp.error import UserError
 
 if TYPE_CHECKING:
@@ -35,9 +35,7 @@ def read_expert(path: str, key: str) -> Folder:
     folder = read(path, key)
     if folder.kind != "LORA":
         raise UserError(f"{key}: X-LoRA mixes LoRAs, and this is {folder.kind}; leave it out")
-    odd = [name for name in ("use_dora", "lora_bias", "modules_to_save") if folder.values.get(name)]
-    odd += ["bias"] if folder.values.get("bias", "none") != "none" else []
-    if odd:
+    if odd := beyond_lora(folder.values):
         raise UserError(f"{key}: X-LoRA mixes plain LoRAs, and this one has {odd[0]}; leave it out")
     file = Path(path, WEIGHTS[0])
     if not file.is_file():

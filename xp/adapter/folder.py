@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -61,6 +61,12 @@ class Folder:
 def kind_of(config: Any) -> str:
     """The method of a ``PeftConfig``, as peft spells it."""
     return str(getattr(config.peft_type, "value", config.peft_type))
+
+
+def beyond_lora(values: Mapping[str, Any]) -> list[str]:
+    """What an adapter's settings have that is no product of two matrices alone, and peft neither adds up nor mixes."""
+    found = [name for name in ("use_dora", "lora_bias", "modules_to_save") if values.get(name)]
+    return found + (["bias"] if values.get("bias", "none") != "none" else [])
 
 
 def is_adapter(path: str) -> bool:

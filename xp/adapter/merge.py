@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, PositiveInt, model_validator
 
 from xp.adapter import experts
-from xp.adapter.folder import kind_of
+from xp.adapter.folder import beyond_lora, kind_of
 from xp.adapter.several import active
 from xp.component import Settings
 from xp.error import UserError
@@ -115,10 +115,8 @@ def _combine(network: Any, merge: Merge) -> None:
         raise NotImplementedError("peft has no weighted sum of such adapters; leave out merge.weights")
     for name in merge.weights:
         config = network.peft_config[name]
-        odd = [
-            each for each in ("use_rslora", "use_dora", "lora_bias", "modules_to_save") if getattr(config, each, None)
-        ]
-        odd += ["bias"] if getattr(config, "bias", "none") != "none" else []
+        rough = ["use_rslora"] if getattr(config, "use_rslora", False) else []
+        odd = [*rough, *beyond_lora(vars(config))]
         if odd:
             raise NotImplementedError(f"peft has no weighted sum of adapters with {odd[0]}, as {name}")
     kind = kind_of(network.active_peft_config)
