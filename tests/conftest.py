@@ -40,6 +40,9 @@ SMALL = [
 ]
 """A run of a second: a tiny random model on the rows of `corpus`."""
 
+LM = ["task=causal_lm", "task.max_length=24", "training.max_steps=4", "training.learning_rate=1e-2"]
+"""Makes it one of a language model, which learns something in it."""
+
 
 def rows(number: int) -> list[dict[str, Any]]:
     """Texts of very unequal length about one kind of thing, and which kind that is."""
@@ -139,6 +142,20 @@ def run(compose: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
         return result | {"points": journal(Path(result["folder"]))}
 
     return ran
+
+
+@pytest.fixture
+def base(run: Callable[..., dict[str, Any]]) -> str:
+    """A small language model's folder."""
+    return str(run(*LM, "runs_folder=bases")["model"])
+
+
+@pytest.fixture
+def two(base: str, run: Callable[..., dict[str, Any]]) -> dict[str, str]:
+    """Two LoRAs of one base, which differ in rank and in what they have learned."""
+    law = run(*LM, "model=pretrained", f"model.path={base}", "peft=lora", "peft.rank=2")
+    verse = run(*LM, "model=pretrained", f"model.path={base}", "peft=lora", "peft.rank=4", "seed=5")
+    return {"law": str(law["model"]), "verse": str(verse["model"])}
 
 
 def journal(folder: Path) -> list[dict[str, Any]]:

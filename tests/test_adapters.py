@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import command, rows, same_on_all_backends, write_rows
+from conftest import LM, command, rows, same_on_all_backends, write_rows
 from reopened import by_peft, by_transformers, logits, reopened
 from test_conversing import desk
 
@@ -23,21 +23,6 @@ from xp.report import Report
 from xp.run import Run
 
 Ran = Callable[..., dict[str, Any]]
-LM = ["task=causal_lm", "task.max_length=24", "training.max_steps=4", "training.learning_rate=1e-2"]
-
-
-@pytest.fixture
-def base(run: Ran) -> str:
-    """A small language model's folder."""
-    return str(run(*LM, "runs_folder=bases")["model"])
-
-
-@pytest.fixture
-def two(base: str, run: Ran) -> dict[str, str]:
-    """Two LoRAs of one base, which differ in rank and in what they have learned."""
-    law = run(*LM, "model=pretrained", f"model.path={base}", "peft=lora", "peft.rank=2")
-    verse = run(*LM, "model=pretrained", f"model.path={base}", "peft=lora", "peft.rank=4", "seed=5")
-    return {"law": str(law["model"]), "verse": str(verse["model"])}
 
 
 def adapters(base: str, two: dict[str, str], *more: str) -> list[str]:

@@ -44,12 +44,6 @@ REFUSED = {"LILY": "this model sees the tokens that task=causal_lm has it predic
 """Methods that no language model can be trained with, and what is said of it."""
 
 
-@pytest.fixture
-def base(run: Ran) -> str:
-    """A small language model's folder."""
-    return str(run("task=causal_lm", "task.max_length=24", "training.max_steps=3")["model"])
-
-
 def test_the_options_that_are_read_are_those_that_peft_has() -> None:
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 

@@ -4,10 +4,11 @@ from xp.adapter import experts
 from xp.adapter.folder import Folder, is_adapter, kind_of, located, read
 from xp.adapter.loading import explained, put_on, put_on_another
 from xp.adapter.merge import Merge, merged
-from xp.adapter.several import Several, activate, active, check_labels, check_name
+from xp.adapter.several import NEW, Several, activate, active, check_labels, check_name
 from xp.adapter.surroundings import surround
 
 __all__ = [
+    "NEW",
     "Folder",
     "Merge",
     "Several",

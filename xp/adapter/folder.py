@@ -18,6 +18,9 @@ WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 SIZES = ("model_type", "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
 """Values of a model's config that its adapters depend on."""
 
+BESIDE = "adapters"
+"""Folder inside an adapter's with a folder for each one that it was trained beside, by its name."""
+
 LIBRARIES = ("transformers", "peft")
 """Whose classes an adapter may say that its base is of: others would be imported."""
 
@@ -52,6 +55,21 @@ class Folder:
     def kept(self) -> tuple[str, ...]:
         """Layers that it holds in full."""
         return tuple(self.values.get("modules_to_save") or ())
+
+    def beside(self) -> dict[str, Folder]:
+        """The adapters that took part while it was trained, which lie in it, by their names.
+
+        Raises:
+            UserError: one of them cannot be read.
+        """
+        there = sorted(each for each in Path(self.path, BESIDE).glob("*") if is_adapter(str(each)))
+        return {each.name: read(str(each), f"{self.key}: {BESIDE}/{each.name}") for each in there}
+
+    @property
+    def half(self) -> list[str]:
+        """What to know of it where it is put on a network by itself, a line; none where it was trained alone."""
+        names = ", ".join(self.beside())
+        return [f"{self.key}: it was trained beside {names}, without which it is not what it was"] if names else []
 
     def holds(self, name: str) -> bool:
         """Whether the weights of this name are in a layer that it holds in full."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,9 @@ from xp.error import UserError, nearest
 
 NAME = r"[A-Za-z]\w*"
 """What an adapter can be called."""
+
+NEW = "default"
+"""What peft calls an adapter that nobody has named."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,10 @@ class Several:
             raise UserError(f"{key}: AdaLoRA has taken rank away by its schedule, and cannot be trained further")
         return folder
 
+    def folders(self, locate: Callable[[str], str]) -> dict[str, Folder]:
+        """What each of them says of itself, by name; arguments and errors as of `folder`."""
+        return {name: self.folder(name, locate) for name in self.paths}
+
     @property
     def key(self) -> str:
         """The setting that has chosen them, for messages."""
@@ -61,6 +69,30 @@ class Several:
     def told(self) -> str:
         """What a person should know of them."""
         return f"adapters {', '.join(self.paths)}; active: {', '.join(self.active) or 'none of them'}"
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Refuse names of ``peft.adapters`` that no adapter can have.
+
+    Raises:
+        ValueError: such a name.
+    """
+    for name in names:
+        if not re.fullmatch(NAME, name) or name == "none":
+            raise ValueError(f"adapters.{name}: a name has letters, digits and underscores, and begins with a letter")
+        if name == NEW:
+            raise ValueError(f"adapters.{name}: one that nobody has named is called so; give it another name")
+
+
+def check_there(paths: dict[str, str]) -> None:
+    """See whether the folders of ``peft.adapters`` are there; what MLflow has is asked for later.
+
+    Raises:
+        UserError: one is not.
+    """
+    for name, path in paths.items():
+        if not path.startswith("mlflow:"):
+            read(os.path.expanduser(path), f"peft.adapters.{name}={path}")
 
 
 def check_name(name: str, key: str) -> None:
@@ -117,6 +149,8 @@ def activate(network: Any, names: Sequence[str], key: str, trained: str | None =
             f"{key}: these adapters hold {', '.join(heads)} in full, which cannot be added up or done without; give "
             "just one name"
         )
+    if trained is not None:
+        names = [trained, *sorted(set(names) - {trained})]  # Sums depend on the order; so its folder will have it.
     if not names:
         network.base_model.disable_adapter_layers()
     elif virtual:

@@ -152,7 +152,7 @@ class Desk:
             speaker.network = adapter.put_on(speaker.network, folder, False, notes, name)
         adapter.activate(speaker.network, [name], key)
         speaker.network.eval()
-        for line in notes:
+        for line in notes + folder.half:
             self.say(line)
 
     def _stats(self, rest: str) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from xp.adapter import kind_of
-from xp.commands.closing import trained_adapter
+from xp.adapter import NEW, kind_of
+from xp.adapter.folder import BESIDE
+from xp.commands.closing import beside, trained_adapter
 from xp.run import Run
 
 if TYPE_CHECKING:
@@ -47,7 +49,11 @@ def write_card(
         kind = kind_of(config)
         about |= {"library_name": "peft", "tags": [*about["tags"], kind.lower()]}
         lines[2] = f"An adapter ({kind}) of `{base}`, made by xp."
-        opening = f"PeftModel.from_pretrained(<{base} by its Auto class>, folder)"
+        opening = f"model = PeftModel.from_pretrained(<{base} by its Auto class>, folder)"
+        if others := beside(network, trained_adapter(run)):
+            lines[2] += f" It was trained beside {', '.join(others)}, which take part."
+            loads = [f'model.load_adapter(folder + "/{BESIDE}/{each}", "{each}")' for each in others]
+            opening = "\n    ".join([opening, *loads, f"model.base_model.set_adapter({json.dumps([NEW, *others])})"])
     if HUB.fullmatch(base) and base != "bundled" and not Path(base).exists():
         about["base_model"] = base
     lines += [

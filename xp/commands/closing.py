@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xp import findings
-from xp.adapter import experts, kind_of
+from xp.adapter import NEW, active, experts, kind_of
+from xp.adapter.folder import BESIDE
 from xp.metric import better
 from xp.model.stored import plain_config
 from xp.peft import initial, upkeep
@@ -67,27 +68,40 @@ def show_findings(
 def trained_adapter(run: Run) -> str:
     """The name that the adapter has on its network that a run trains."""
     several = run.peft.several
-    return several.trained if several and several.trained else "default"
+    return several.trained if several and several.trained else NEW
 
 
-def _save_adapter(network: Any, name: str, folder: Path, began: Path) -> None:
-    """Write one adapter of a network, without what its base has given it for the training.
+def beside(network: Any, trained: str) -> list[str]:
+    """The adapters that take part beside the one that is trained; an X-LoRA keeps its experts itself."""
+    mixed = kind_of(network.peft_config[trained]) == experts.KIND
+    return [] if mixed else [name for name in active(network) if name != trained]
+
+
+def _save_adapters(network: Any, trained: str, folder: Path, began: Path) -> None:
+    """Write the trained adapter of a network, without what its base has given it for the training, and those beside it.
 
     Args:
         network: a ``PeftModel``.
-        name: of the adapter; peft puts one that is not called ``default`` into a folder of its name.
+        trained: name of that adapter.
         folder: where it goes.
         began: the adapter as it was before the training, if that is needed.
     """
     upkeep.settle(network)
     more = {"path_initial_model_for_weight_conversion": str(began)} if began.is_dir() else {}
+    _write(network, trained, folder, more)
+    shutil.rmtree(began, ignore_errors=True)
+    if more:
+        _put_back(network, folder)
+    for name in beside(network, trained):
+        _write(network, name, folder / BESIDE / name, {})
+
+
+def _write(network: Any, name: str, folder: Path, more: dict[str, str]) -> None:
+    """Write one adapter; peft puts one that is not called ``default`` into a folder of its name."""
     with warnings.catch_warnings():
         for expected in EXPECTED:
             warnings.filterwarnings("ignore", message=expected)
         network.save_pretrained(folder, selected_adapters=[name], **more)
-    shutil.rmtree(began, ignore_errors=True)
-    if more:
-        _put_back(network, folder)
     if (inside := folder / name).is_dir():
         for file in inside.iterdir():
             file.replace(folder / file.name)
@@ -115,7 +129,7 @@ def save_model(run: Run, loaded: Loaded, folder: Path) -> str:
     if run.training.save_dtype is not None:
         network = network.to(getattr(torch, run.training.save_dtype))
     if hasattr(network, "peft_config"):
-        _save_adapter(network, trained_adapter(run), part, folder.parent / initial.FOLDER)
+        _save_adapters(network, trained_adapter(run), part, folder.parent / initial.FOLDER)
         plain_config(network).save_pretrained(part)
         if kind_of(network.active_peft_config) == experts.KIND:
             experts.keep(network, part, folder)

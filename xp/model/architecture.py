@@ -50,6 +50,18 @@ def label_names(config: PretrainedConfig) -> list[str]:
     return [name for _, name in sorted((config.id2label or {}).items())]
 
 
+def lacking(report: dict[str, Any], spare: tuple[str, ...]) -> list[str]:
+    """Names of a network's weights that its source has none for, or of another size.
+
+    Args:
+        report: of transformers on what it has loaded.
+        spare: parts of the network that nobody needs.
+    """
+    mismatched = {name if isinstance(name, str) else name[0] for name in report["mismatched_keys"]}
+    missing = set(report["missing_keys"]) | mismatched
+    return sorted(name for name in missing if not set(spare) & set(name.split(".")))
+
+
 def renamed_base(prefix: str, report: dict[str, Any]) -> dict[str, str]:
     """What to rename where a network expects the base model's weights under another name than they are stored.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from xp.model.quantization import linear, quantized
+from xp.model.quantization import linear, nothing_quantized, quantized, settle
 
 if TYPE_CHECKING:
     import torch
@@ -36,6 +36,25 @@ class Footprint:
         names = ", ".join(self.left[:4]) + (f" and {len(self.left) - 4} more" if len(self.left) > 4 else "")
         rest = f"; as they were: {names}" if self.left else ""
         return f"{self.how}: {_size(self.before)} to {_size(self.after)}, {self.layers} linear layers{rest}"
+
+
+def settled(network: PreTrainedModel, wanted: str | None, computes_in: torch.dtype) -> Footprint | None:
+    """Have a network's quantized layers settled, and measure it; None where it has none.
+
+    Args:
+        network: just loaded.
+        wanted: ``model.quantization``.
+        computes_in: what ``precision`` says.
+
+    Raises:
+        UserError: some were asked for, and there are none.
+    """
+    if not quantized(network):
+        if wanted:
+            raise nothing_quantized(wanted)
+        return None
+    settle(network, computes_in)
+    return measure(network)
 
 
 def measure(network: PreTrainedModel) -> Footprint:

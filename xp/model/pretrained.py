@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from pydantic import model_validator
 
 from xp import adapter, hub
+from xp.adapter import NEW
 from xp.adapter.folder import Folder, check_sizes, where
 from xp.error import UserError, check_folder
 from xp.model import footprint, placement, quantization, stored
-from xp.model.architecture import able, label_names, on_meta, renamed_base, renewed_head, settled_labels
+from xp.model.architecture import able, label_names, lacking, on_meta, renamed_base, renewed_head, settled_labels
 from xp.model.arguments import placed
 from xp.model.base import Described, Loaded, Model, Wish, loading, nameless
 from xp.model.foreign import check_config
@@ -75,7 +76,7 @@ class Pretrained(Model, name="pretrained"):
         """Config, labels and tokenizer; those of an adapter folder are its own where it has some, else its base's."""
         path = self._folder(wish)
         if wish.adapters is not None:
-            folder = self._folders(wish.adapters, wish)[wish.adapters.leading]
+            folder = wish.adapters.folders(wish.locate)[wish.adapters.leading]
             return self._describe(folder.path if folder.has_config else path, wish)
         if not adapter.is_adapter(path):
             return self._describe(path, wish)
@@ -117,7 +118,13 @@ class Pretrained(Model, name="pretrained"):
         path = self._folder(wish)
         if adapter.is_adapter(path) and wish.adapters is None:
             folder = adapter.read(path, f"model.path={self.path}")
-            return self._adapted(folder, self._base(folder, wish), wish, wish.train)
+            base = self._base(folder, wish)
+            loaded = self._adapted(folder, base, wish, wish.train)
+            if others := folder.beside():
+                self._beside(loaded, folder, others, base, wish)
+                adapter.activate(loaded.network, [NEW, *others], folder.key, NEW if wish.train else None)
+                loaded.notes.append(f"beside the adapter: {', '.join(others)}, as in its training")
+            return loaded
         if self.base is not None:
             raise UserError(f"model.base={self.base}: model.path={self.path} is no adapter, and has no base")
         return self._load(path, path, wish) if wish.adapters is None else self._with(wish.adapters, path, wish)
@@ -126,23 +133,24 @@ class Pretrained(Model, name="pretrained"):
         """The network in ``path`` with several adapters, which share its sizes and the task."""
         if adapter.is_adapter(path):
             raise UserError(
-                f"model.path={self.path}: it is an adapter itself; name it in peft.adapters, and let model.path be the "
-                "network under all of them"
+                f"model.path={self.path}: this is an adapter; name it in peft.adapters, and give model.path=<its base>"
             )
-        folders = self._folders(several, wish)
+        folders = several.folders(wish.locate)
         first, folder = several.leading, folders.pop(several.leading)
         loaded = self._adapted(folder, path, wish, several.trained == first, first)
-        for name, each in folders.items():
-            self._check(each, path, wish)
-            own, others = (self._known_labels(one.path if one.has_config else path) for one in (each, folder))
-            adapter.check_labels(each, own, others)
-            adapter.put_on_another(loaded.network, each, name, loaded.notes)
+        self._beside(loaded, folder, folders, path, wish)
+        loaded.notes += [line for each in (folder, *folders.values()) for line in each.half]
         adapter.activate(loaded.network, several.active, several.key, several.trained)
         loaded.notes.append(several.told)
         return loaded
 
-    def _folders(self, several: Several, wish: Wish) -> dict[str, Folder]:
-        return {name: several.folder(name, wish.locate) for name in several.paths}
+    def _beside(self, loaded: Loaded, first: Folder, folders: dict[str, Folder], base: str, wish: Wish) -> None:
+        """Put more adapters on a network that has the first one."""
+        for name, each in folders.items():
+            self._check(each, base, wish)
+            own, others = (self._known_labels(one.path if one.has_config else base) for one in (each, first))
+            adapter.check_labels(each, own, others)
+            adapter.put_on_another(loaded.network, each, name, loaded.notes)
 
     def _check(self, folder: Folder, base: str, wish: Wish) -> None:
         """Refuse an adapter for another task, or for a base of other sizes."""
@@ -225,9 +233,7 @@ class Pretrained(Model, name="pretrained"):
         network, report = loaded()
         if renamed := renamed_base(network.base_model_prefix, report):
             network, report = loaded(key_mapping=renamed)
-        mismatched = {name if isinstance(name, str) else name[0] for name in report["mismatched_keys"]}
-        missing = set(report["missing_keys"]) | mismatched
-        new = sorted(name for name in missing if not set(wish.spare) & set(name.split(".")))
+        new = lacking(report, wish.spare)
         if wish.train and labels and not new and labels != own and not nameless(own):
             # As many labels as before, but others: what the head knows of the old ones misleads.
             new = renewed_head(network)
@@ -240,13 +246,8 @@ class Pretrained(Model, name="pretrained"):
             return self._load(path, described_by, replace(wish, kept=(*wish.kept, *random)))
         if wish.train:
             stored.check_trains(self.path, network)
-        measured = None
-        if quantization.quantized(network):
-            quantization.settle(network, wish.computes_in)
-            with loading(self.path):
-                measured = footprint.measure(network)
-        elif self.quantization:
-            raise quantization.nothing_quantized(self.quantization)
+        with loading(self.path):
+            measured = footprint.settled(network, self.quantization, wish.computes_in)
         return Loaded(network, described.processor, labels, new, described_by, measured)
 
     def _known_labels(self, path: str) -> list[str]:

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
-
 from pydantic import model_validator
 
 from xp.adapter import experts
 from xp.peft import known, mixing
-from xp.peft.base import Peft, Purpose
+from xp.peft.added import Added
+from xp.peft.method import Method
 from xp.peft.targets import TargetsOrUsual
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-    from xp.peft.method import Method
 
 SETTINGS = {"target_modules": "target_modules", "modules_to_save": "modules_to_save"}
 """What peft's options are called here."""
 
 
-class AnyMethod(Peft, name="any"):
+class AnyMethod(Added, name="any"):
     """Train an adapter by any method that the installed peft has."""
 
     type: str
@@ -29,12 +22,6 @@ class AnyMethod(Peft, name="any"):
 
     target_modules: TargetsOrUsual
     """Layers to adapt: names, a regular expression, ``all-linear``; null takes those that peft knows to be usual."""
-
-    modules_to_save: list[str]
-    """Layers to train and save in full beside it; a new head is one of them anyway."""
-
-    options: dict[str, Any]
-    """Fields of the method's configuration class in peft, such as ``{r: 64}``."""
 
     @model_validator(mode="after")
     def _known(self) -> AnyMethod:
@@ -45,28 +32,18 @@ class AnyMethod(Peft, name="any"):
         known.check_options(kind, self.options, SETTINGS)
         if kind == experts.KIND:
             mixing.check(self.options)
+        self._check_under(kind)
         return self
 
     @property
-    def _method(self) -> Method:
-        from xp.peft.method import Method
-
+    def method(self) -> Method:
+        """The method with these options."""
         kind = known.check_type(self.type)
-        return Method(kind, self.target_modules, self.modules_to_save, self.options, SETTINGS)
+        made = mixing.Mixture if kind == experts.KIND else Method
+        return made(kind, self.target_modules, self.modules_to_save, self.options, SETTINGS)
 
     def check_files(self) -> None:
-        """The folders of the LoRAs that an X-LoRA mixes; what MLflow has is asked for later."""
+        """The adapters' folders, also of the LoRAs that an X-LoRA mixes; what MLflow has is asked for later."""
+        super().check_files()
         if self.options.get("adapters"):
             mixing.read(self.options)
-
-    def check(self, purpose: Purpose) -> None:
-        """Have peft check the options."""
-        self._method.check(purpose)
-
-    def plan(self, skeleton: Callable[[], PreTrainedModel], purpose: Purpose) -> None:
-        """Tell which layers it will be on."""
-        self._method.plan(skeleton, purpose)
-
-    def apply(self, network: PreTrainedModel, purpose: Purpose) -> PreTrainedModel:
-        """A ``peft.PeftModel`` around the network; an adapter that it came with is trained further."""
-        return self._method.apply(network, purpose)

@@ -107,6 +107,21 @@ class Peft(Component):
         """
 
 
+def check_base(model: str) -> None:
+    """Refuse ``peft.adapters`` on weights that no adapter was trained on.
+
+    Args:
+        model: which kind of model it is.
+
+    Raises:
+        ValueError: its weights are new.
+    """
+    if model != "pretrained":
+        raise ValueError(
+            f"peft.adapters: model={model} has new weights, which no adapter was trained on; give model.path=<base>"
+        )
+
+
 def trained_in_float32(network: PreTrainedModel) -> PreTrainedModel:
     """The network with its trainable weights in float32: updates of a few 1e-5 vanish in bfloat16's 8 bits."""
     for parameter in network.parameters():

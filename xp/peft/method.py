@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from xp.adapter import experts, kind_of, surround
+from xp.adapter import NEW, Several, activate, kind_of, surround
 from xp.adapter.loading import HARMLESS
-from xp.error import UserError, nearest
-from xp.peft import initial, known, layers, mixing
+from xp.error import UserError
+from xp.peft import initial, known, layers
 from xp.peft.base import Purpose, trained_in_float32
+from xp.peft.options import typed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,20 +54,24 @@ class Method:
         """
         self._config(purpose)
 
-    def plan(self, skeleton: Callable[[], PreTrainedModel], purpose: Purpose) -> None:
+    def plan(self, skeleton: Callable[[], PreTrainedModel], purpose: Purpose, under: Several | None) -> None:
         """Tell which layers it will adapt, found on a network without weights.
 
+        Args:
+            skeleton: makes the network.
+            purpose: what the adapter is for.
+            under: the adapters that it will be on top of.
+
         Raises:
-            UserError: none, or the method does not take this architecture or task.
+            UserError: none, or the method does not take this architecture, task, or what is under it.
         """
         import torch
 
         config = self._config(purpose)
+        if under is not None:
+            self._check_under(under, purpose)
         if getattr(config, "init_lora_weights", None) is not None:
             config.init_lora_weights = True  # The others look at the weights.
-        if self.kind == experts.KIND:
-            purpose.say(mixing.told(self.options, purpose.locate))
-            return
         with torch.device("meta"):
             network = skeleton()
             try:
@@ -79,13 +83,18 @@ class Method:
                 adapted, _ = stand_in._adapted(network, stand_in._config(purpose), empty=True)
         purpose.say(layers.told(self.kind, adapted))
 
-    def apply(self, network: PreTrainedModel, purpose: Purpose) -> PreTrainedModel:
+    def apply(self, network: PreTrainedModel, purpose: Purpose, under: Several | None) -> PreTrainedModel:
         """The network with a new adapter, or the one that it came with; what is trained of it is float32.
+
+        Args:
+            network: as loaded, with the adapters that are to be under the new one.
+            purpose: what it is for.
+            under: the names of these.
 
         Raises:
             UserError: the settings do not fit the network or its adapter.
         """
-        if hasattr(network, "peft_config"):
+        if under is None and hasattr(network, "peft_config"):
             return self._further(network)
         if getattr(network, "quantization_method", None) is not None and not known.takes_quantized(self.kind):
             raise UserError(
@@ -93,10 +102,9 @@ class Method:
                 "that has, such as peft=lora"
             )
         config = self._config(purpose, layers.heads(network, purpose))
-        if self.kind == experts.KIND:
-            adapted, lines = mixing.mixed(network, config, mixing.read(self.options, purpose.locate))
-        else:
-            adapted, lines = self._adapted(network, config)
+        adapted, lines = (
+            self._put_on(network, config, purpose) if under is None else self._on_top(network, config, under)
+        )
         for line in lines:
             purpose.say(line)
         with self._explained(network):
@@ -120,9 +128,7 @@ class Method:
                 "peft: AdaLoRA has taken rank away by its schedule, and cannot be trained further; give peft=none to "
                 "merge it, or start from its base"
             )
-        given: dict[str, Any] = dict(self.options)
-        if given.pop("adapters", None):
-            raise UserError("peft.options.adapters: the X-LoRA in model.path has its own experts; leave them out")
+        given = self._lasting()
         if isinstance(self.target_modules, list):
             given["target_modules"] = self.target_modules
         for name, wanted in given.items():
@@ -136,12 +142,48 @@ class Method:
                 )
         return trained_in_float32(network)
 
+    def _lasting(self) -> dict[str, Any]:
+        """The options that an adapter must have which is trained further.
+
+        Raises:
+            UserError: one is for new adapters alone.
+        """
+        return dict(self.options)
+
+    def _check_under(self, under: Several, purpose: Purpose) -> None:
+        """Refuse a new adapter that cannot be added up with those under it."""
+        folders = under.folders(purpose.locate).values()
+        for folder in folders:
+            if folder.kind != self.kind:
+                raise UserError(
+                    f"{folder.key}: this is {folder.kind}, and the new one {self.kind}, which peft does not add up; "
+                    f"give peft.type={folder.kind}, or use command=merge first, and train on what it saves"
+                )
+        full = {*self.modules_to_save, *layers.FULL.get(purpose.task_type or "", []), *purpose.new}
+        if held := sorted(full.union(*(folder.kept for folder in folders))):
+            raise UserError(
+                f"peft.adapters: {', '.join(held)} would be held in full by these adapters or the new one, and cannot "
+                "be added up; use command=merge first, and train on what it saves"
+            )
+
+    def _on_top(self, network: Any, config: PeftConfig, under: Several) -> tuple[Any, list[str]]:
+        """The network with one adapter more, which alone is trained, and what peft warns of."""
+        with warnings.catch_warnings(record=True) as caught, self._explained(network):
+            warnings.simplefilter("always")
+            network.add_adapter(NEW, config)
+        activate(network, [NEW, *sorted(under.paths)], "peft.adapters", NEW)
+        return network, _told(caught)
+
+    def _put_on(self, network: PreTrainedModel, config: PeftConfig, purpose: Purpose) -> tuple[Any, list[str]]:
+        """The network with its first adapter, and what peft warns of."""
+        return self._adapted(network, config)
+
     def _config(self, purpose: Purpose, heads: list[str] | None = None) -> PeftConfig:
         from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
         made = PEFT_TYPE_TO_CONFIG_MAPPING[self.kind]
         there = known.options(self.kind)
-        values = self._typed(made)
+        values = typed(made, self.options, self.setting)
         if "init_lora_weights" in values:
             values["init_lora_weights"] = initial.before(values["init_lora_weights"])
         if self.target_modules is not None:
@@ -173,32 +215,6 @@ class Method:
         for line in _told(caught):
             purpose.say(line)
         return config
-
-    def _typed(self, made: type[PeftConfig]) -> dict[str, Any]:
-        """The options as the configuration class annotates them."""
-        from typing import get_type_hints
-
-        from pydantic import TypeAdapter, ValidationError
-        from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
-
-        hints, values = get_type_hints(made), dict(self.options)
-        for name, value in self.options.items():
-            if re.fullmatch(r"pissa_niter_\d+", str(value)) and name == "init_lora_weights":
-                continue
-            try:
-                checked = TypeAdapter(hints[name]).validate_json(json.dumps(value), strict=True)
-            except (PydanticSchemaGenerationError, PydanticUserError):  # A type of peft's own; its class looks at it.
-                continue
-            except ValidationError as error:
-                rules = sorted({each["msg"].replace("Input should be ", "") for each in error.errors()})
-                words = re.findall(r"'([^']*)'", " ".join(rules))
-                hint = nearest(value, words) if isinstance(value, str) and words else ""
-                raise UserError(
-                    f"{self.setting(name)}={json.dumps(value)}: it must be {' or '.join(rules)}.{hint}"
-                ) from error
-            if is_dataclass(checked):
-                values[name] = checked
-        return values
 
     def _adapted(self, network: PreTrainedModel, config: PeftConfig, empty: bool = False) -> tuple[Any, list[str]]:
         """The network with an adapter, and what peft warns of."""

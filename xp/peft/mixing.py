@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from xp.adapter import Folder, experts, explained, located
+from xp.adapter import Folder, Several, experts, explained, located
 from xp.error import UserError
+from xp.peft.base import Purpose
+from xp.peft.method import Method
 
 if TYPE_CHECKING:
+    from peft import PeftConfig
     from transformers import PreTrainedModel
 
 SETTING = "peft.options.adapters"
@@ -43,28 +47,34 @@ def check(options: dict[str, Any]) -> None:
         raise ValueError("options.use_trainable_adapters: peft does not save what the experts learn; leave it out")
 
 
-def told(options: dict[str, Any], locate: Callable[[str], str]) -> str:
-    """Which LoRAs are mixed.
+@dataclass(frozen=True)
+class Mixture(Method):
+    """X-LoRA: what mixes LoRAs that there are is trained, and they stay as they are."""
 
-    Raises:
-        UserError: there are none, or one that peft cannot mix.
-    """
-    folders = read(options, locate)
-    return f"xlora mixes {len(folders)} experts: {', '.join(folders)}"
+    def plan(self, skeleton: Callable[[], PreTrainedModel], purpose: Purpose, under: Several | None) -> None:
+        """Tell which LoRAs are mixed.
 
+        Raises:
+            UserError: there are none, or one that peft cannot mix.
+        """
+        self.check(purpose)
+        folders = read(self.options, purpose.locate)
+        purpose.say(f"xlora mixes {len(folders)} experts: {', '.join(folders)}")
 
-def mixed(network: PreTrainedModel, config: Any, folders: dict[str, Folder]) -> tuple[Any, list[str]]:
-    """The network with the experts and what mixes them, and what peft warns of.
+    def _lasting(self) -> dict[str, Any]:
+        if self.options.get("adapters"):
+            raise UserError(f"{SETTING}: the X-LoRA in model.path has its own experts; leave them out")
+        return {name: value for name, value in self.options.items() if name != "adapters"}
 
-    Raises:
-        UserError: the experts are for another network.
-    """
-    from peft import get_peft_model
+    def _put_on(self, network: PreTrainedModel, config: PeftConfig, purpose: Purpose) -> tuple[Any, list[str]]:
+        from peft import get_peft_model
 
-    experts.check_network(network, "peft.type=XLORA")
-    config.hidden_size = network.config.get_text_config().hidden_size
-    config.adapters = {str(number): folder.path for number, folder in enumerate(folders.values())}
-    notes: list[str] = []
-    with explained(next(iter(folders.values())), network, notes):
-        adapted = get_peft_model(network, config)
-    return adapted, notes
+        folders = read(self.options, purpose.locate)
+        experts.check_network(network, "peft.type=XLORA")
+        of: Any = config
+        of.hidden_size = network.config.get_text_config().hidden_size
+        of.adapters = {str(number): folder.path for number, folder in enumerate(folders.values())}
+        notes: list[str] = []
+        with explained(next(iter(folders.values())), network, notes):
+            adapted = get_peft_model(network, config)
+        return adapted, notes

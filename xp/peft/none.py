@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import re
 from typing import TYPE_CHECKING
 
 from pydantic import model_validator
 
-from xp.adapter import Merge, Several, merged, read
-from xp.adapter.several import NAME
+from xp.adapter import Merge, Several, merged
+from xp.adapter.several import check_names, check_there
 from xp.error import nearest
-from xp.peft.base import Peft, Purpose, trained_in_float32
+from xp.peft.base import Peft, Purpose, check_base, trained_in_float32
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -32,11 +30,7 @@ class NoPeft(Peft, name="none"):
 
     @model_validator(mode="after")
     def _known(self) -> NoPeft:
-        for name in self.adapters:
-            if not re.fullmatch(NAME, name) or name == "none":
-                raise ValueError(
-                    f"adapters.{name}: a name has letters, digits and underscores, and begins with a letter"
-                )
+        check_names(self.adapters)
         for setting, names in (("trained", [self.trained] if self.trained else []), ("active", self._active)):
             for name in names:
                 if name not in self.adapters:
@@ -70,9 +64,7 @@ class NoPeft(Peft, name="none"):
 
     def check_files(self) -> None:
         """The adapters' folders; what MLflow has is asked for later."""
-        for name, path in self.adapters.items():
-            if not path.startswith("mlflow:"):
-                read(os.path.expanduser(path), f"peft.adapters.{name}={path}")
+        check_there(self.adapters)
 
     def check_use(self, command: str, model: str, merged: list[str]) -> None:
         """Adapters that there are need their base, and one that is to be trained."""
@@ -85,10 +77,7 @@ class NoPeft(Peft, name="none"):
             raise ValueError(f"merge.weights: command={command} merges nothing; leave it out")
         if not self.adapters:
             return
-        if model != "pretrained":
-            raise ValueError(
-                f"peft.adapters: model={model} has new weights, which no adapter was trained on; give model.path=<base>"
-            )
+        check_base(model)
         if command == "train" and self.trained is None:
             raise ValueError(
                 "peft.trained has no value; give peft.trained=<one of peft.adapters> to train that one, or set "
