@@ -131,15 +131,15 @@ def test_one_of_several_that_lacks_those_beside_it_is_told(
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["peft=prefix"], "peft.adapters: a new LoRA can be on top of others, and this is PREFIX_TUNING"),
-        (["peft=xlora"], "peft.adapters: a new LoRA can be on top of others, and this is XLORA; use command=merge on"),
+        (["peft=prefix"], "peft.adapters: there is no such key"),
+        (["peft=xlora"], "peft.adapters: there is no such key"),
         (["peft=pissa"], "peft.adapters: init_lora_weights=pissa looks at the model alone; use command=merge on them"),
         (["peft=lora", "command=evaluate"], "peft.adapters: peft=lora trains a new one on top of them, command=evalu"
          "ate trains nothing; use peft=none"),
         (["peft=lora", "peft.adapters={default: x}"], "peft.adapters.default: one that nobody has named is called so"),
         (["peft=lora", "peft.adapters={a b: x}"], "peft.adapters.a b: a name has letters, digits and underscores"),
         (["peft=lora", "peft.adapters={law: nowhere}"], "peft.adapters.law=nowhere: there is no adapter in nowhere"),
-        (["peft=ia3"], "peft.adapters: a new LoRA can be on top of others, and this is IA3; use command=merge on"),
+        (["peft=ia3"], "peft.adapters: there is no such key"),
         (["peft=lora", "peft.modules_to_save=[lm_head]"], "peft.adapters: lm_head would be held in full by these"),
         (["peft=lora", "peft.bias=all"], "peft.bias=all: those of the model are not the new adapter's alone; use none"),
     ],
@@ -151,6 +151,13 @@ def test_what_cannot_be_on_top_is_refused(
         start(compose(*adapters(base, two), *more))
     assert message in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_those_under_it_are_loras(base: str, run: Ran) -> None:
+    """Before any weights are read."""
+    other = run(*LM, PRETRAINED, f"model.path={base}", "peft=ia3")["model"]
+    with pytest.raises(UserError, match="this is IA3, and the new one LORA, which peft does not add up; use command=m"):
+        run(*adapters(base, {"a": str(other)}), "peft=lora")
 
 
 def test_heads_are_not_added_up(run: Ran) -> None:

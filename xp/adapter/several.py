@@ -71,6 +71,10 @@ class Several:
         return f"adapters {', '.join(self.paths)}; active: {', '.join(self.active) or 'none of them'}"
 
 
+def _spelled(name: str) -> bool:
+    return bool(re.fullmatch(NAME, name)) and name != "none"
+
+
 def check_names(names: Iterable[str]) -> None:
     """Refuse names of ``peft.adapters`` that no adapter can have.
 
@@ -78,7 +82,7 @@ def check_names(names: Iterable[str]) -> None:
         ValueError: such a name.
     """
     for name in names:
-        if not re.fullmatch(NAME, name) or name == "none":
+        if not _spelled(name):
             raise ValueError(f"adapters.{name}: a name has letters, digits and underscores, and begins with a letter")
         if name == NEW:
             raise ValueError(f"adapters.{name}: one that nobody has named is called so; give it another name")
@@ -103,7 +107,7 @@ def check_name(name: str, key: str) -> None:
     """
     from torch.nn import ModuleDict
 
-    if not re.fullmatch(NAME, name) or name == "none" or hasattr(ModuleDict(), name):
+    if not _spelled(name) or hasattr(ModuleDict(), name):
         raise UserError(
             f"{key}: {name} cannot be an adapter's name; give another one, of letters, digits and underscores"
         )

@@ -32,7 +32,6 @@ class AnyMethod(Added, name="any"):
         known.check_options(kind, self.options, SETTINGS)
         if kind == experts.KIND:
             mixing.check(self.options)
-        self._check_under(kind)
         return self
 
     @property
@@ -43,7 +42,6 @@ class AnyMethod(Added, name="any"):
         return made(kind, self.target_modules, self.modules_to_save, self.options, SETTINGS)
 
     def check_files(self) -> None:
-        """The adapters' folders, also of the LoRAs that an X-LoRA mixes; what MLflow has is asked for later."""
-        super().check_files()
+        """The folders of the LoRAs that an X-LoRA mixes; what MLflow has is asked for later."""
         if self.options.get("adapters"):
             mixing.read(self.options)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xp.adapter import NEW
 from xp.error import UserError
 from xp.process import world
 
@@ -91,6 +92,6 @@ def _make_up(network: Any, purpose: Purpose) -> None:
     path = str(base.name_or_path)
     replace_lora_weights_loftq(network, path if Path(path).is_dir() else None)
     for layer in network.modules():  # peft leaves out that a layer multiplies its update by its scale.
-        if "default" in getattr(layer, "scaling", {}) and "default" in getattr(layer, "lora_B", {}):
-            layer.lora_B["default"].weight.data /= layer.scaling["default"]
+        if NEW in getattr(layer, "lora_B", {}):
+            layer.lora_B[NEW].weight.data /= layer.scaling[NEW]
     purpose.say("loftq: the adapter begins with what the weights have lost in 4 bits")

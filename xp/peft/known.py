@@ -123,16 +123,6 @@ def check_bias(given: dict[str, Any], bias: str) -> None:
         raise ValueError(f"bias={bias}: it does not go with init_lora_weights={word}; use none")
 
 
-def alone(kind: str, given: dict[str, Any]) -> str:
-    """Why a new adapter of a method cannot be on top of others; empty where it can."""
-    if kind != "LORA":
-        return f"a new LoRA can be on top of others, and this is {kind}"
-    word = given.get("init_lora_weights")
-    if str(word).startswith(("pissa", "olora", "eva", "loftq")):
-        return f"init_lora_weights={word} looks at the model alone"
-    return ""
-
-
 BESIDE = {"LN_TUNING", "TRAINABLE_TOKENS", "ADAPTION_PROMPT", "MULTITASK_PROMPT_TUNING"}
 """Methods of a folder of their own that do not look at the weights of linear layers."""
 

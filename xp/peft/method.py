@@ -157,7 +157,7 @@ class Method:
             if folder.kind != self.kind:
                 raise UserError(
                     f"{folder.key}: this is {folder.kind}, and the new one {self.kind}, which peft does not add up; "
-                    f"give peft.type={folder.kind}, or use command=merge first, and train on what it saves"
+                    "use command=merge first, and train on what it saves"
                 )
         full = {*self.modules_to_save, *layers.FULL.get(purpose.task_type or "", []), *purpose.new}
         if held := sorted(full.union(*(folder.kept for folder in folders))):
