@@ -133,7 +133,7 @@ class Pretrained(Model, name="pretrained"):
         """The network in ``path`` with several adapters, which share its sizes and the task."""
         if adapter.is_adapter(path):
             raise UserError(
-                f"model.path={self.path}: this is an adapter; name it in peft.adapters, and give model.path=<its base>"
+                f"model.path={self.path}: it is an adapter itself; name it in peft.adapters, and give its base here"
             )
         folders = several.folders(wish.locate)
         first, folder = several.leading, folders.pop(several.leading)
