@@ -16,9 +16,9 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from xp.config import naming
 from xp.error import UserError, nearest
 
-PATIENCE = 3
-"""Seconds of computing after which a config is refused; one takes a tenth of a second. A few ``${...}`` can double
-each other into more than any memory holds."""
+PATIENCE = 10
+"""Seconds of computing after which a config is refused; one takes a tenth of a second, on a crowded machine seconds. A
+few ``${...}`` can double each other into more than any life is long for; they take no memory meanwhile."""
 
 
 class _Endless(BaseException):
