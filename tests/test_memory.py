@@ -34,7 +34,7 @@ LARGE = [
 ]
 """Rows of one length, so that it is the first step that does not fit; a step of 32 takes some 500 MB."""
 
-ROOM = 180_000_000
+ROOM = 230_000_000
 """Bytes beyond what the process has before the training: less than a whole step takes, more than a fourth of one."""
 
 
@@ -59,8 +59,8 @@ def _limited(values: dict[str, Any], here: str, folder: str | None, bomb: str, n
     steps = job.Job.steps
 
     def limited(self: job.Job) -> Any:
-        taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (taken + ROOM, resource.getrlimit(resource.RLIMIT_AS)[1]))
+        taken = int(re.findall(r"VmData:\s*(\d+) kB", Path("/proc/self/status").read_text())[0]) * 1024
+        resource.setrlimit(resource.RLIMIT_DATA, (taken + ROOM, resource.getrlimit(resource.RLIMIT_DATA)[1]))
         return steps(self)
 
     job.Job.steps = limited  # type: ignore[method-assign]
@@ -137,6 +137,7 @@ def test_without_auto_a_line_says_what_to_change(long_rows: None, compose: Calla
     assert json.loads(journalled[-1])["status"] == "FAILED"
     assert limited(compose(*LARGE, "runs_folder=again"), folder=only()) == refused
     smaller = limited(compose(*LARGE, "training.micro_batch_size=4", "training.evaluation_batch_size=4"), folder=only())
+    assert isinstance(smaller, dict), smaller
     assert smaller["folder"] == str(only())
 
 
