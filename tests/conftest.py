@@ -19,6 +19,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # Before torch: two test workers 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hide GPUs from all tests but those for them: what the others expect is what a CPU gives."""
+    if "not gpu" in config.getoption("markexpr") or "gpu" not in config.getoption("markexpr"):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
 WORDS = {
     "fruit": ["apple", "pear", "plum", "fig"],
     "animal": ["cat", "dog", "cow", "hen"],

@@ -11,6 +11,8 @@ import resource
 import shutil
 import signal
 import subprocess
+import threading
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -64,6 +66,31 @@ def test_what_a_writer_dies_of_ends_the_training(tmp_path: Path) -> None:
         writer.wait()
     with pytest.raises(TypeError, match="not JSON serializable"):
         writer.save(checkpoint.STEP, 2, {}, {"needs_best": None})
+
+
+def test_no_third_checkpoint_is_copied_while_two_are_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One on its way to the disk, one waiting or just being copied."""
+    go, write = threading.Event(), checkpoint.write
+    monkeypatch.setattr(checkpoint, "write", lambda *arguments: (go.wait(30), write(*arguments)))
+    writer = Writer(tmp_path, 2)
+    kept: list[weakref.ref[torch.Tensor]] = []
+    for step in (1, 2):
+        writer.room()
+        tensor = torch.full((8,), float(step))
+        kept.append(weakref.ref(tensor))
+        writer.save(checkpoint.STEP, step, {"weights": {"a": tensor}}, {"step": step, "needs_best": None})
+    del tensor
+    third = threading.Thread(target=writer.room)
+    third.start()
+    third.join(0.5)
+    assert third.is_alive()
+    go.set()
+    third.join(30)
+    assert not third.is_alive()
+    writer.wait()
+    assert [each() for each in kept] == [None, None]
+    writer.close()
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["step-00000001", "step-00000002"]
 
 
 def test_what_is_left_of_steps_to_come_counts_for_nothing(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 from bombs import killed
-from conftest import SCRATCH, SMALL, command, curve, journal, same_on_all_backends
+from conftest import LM, SCRATCH, SMALL, command, curve, journal, same_on_all_backends
 from test_resume import ended, go_on, only
 
 from xp.error import UserError
@@ -93,6 +93,28 @@ def test_bf16_is_the_same_on_all_backends_too(folder: str, run: Ran, bases: list
     settings = [*QLORA, f"model.path={folder}", "precision=bf16", "training.evaluate_every=3"]
     same_on_all_backends(run, *settings)
     assert all(each == bases[0] for each in bases)
+
+
+def test_a_column_that_int8_keeps_whole_for_one_token_is_no_sight_of_it(folder: str, run: Ran, tmp_path: Path) -> None:
+    """bitsandbytes keeps it so for all of a batch, and those before notice; of what is really seen they notice more."""
+    from models import bytes_tokenizer, masked_lm, save
+    from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, BitsAndBytesConfig
+
+    from xp.proof import sees_ahead
+
+    network = AutoModelForCausalLM.from_pretrained(folder)
+    with torch.no_grad():
+        network.model.embed_tokens.weight.normal_()
+        network.model.embed_tokens.weight[11, 5] = 60.0  # `sees_ahead` puts token 11 last.
+        for layer in network.model.layers:
+            layer.input_layernorm.weight.fill_(7.0)
+    save(tmp_path / "outlier", bytes_tokenizer(), network)
+    settings = ["model=pretrained", f"model.path={tmp_path / 'outlier'}", "peft=qlora", "model.quantization=int8"]
+    run(*settings, *LM, "training.max_steps=1")
+    masked_lm(tmp_path / "encoder")
+    bits = BitsAndBytesConfig(load_in_8bit=True)
+    encoder = AutoModelForMaskedLM.from_pretrained(tmp_path / "encoder", quantization_config=bits, device_map="cpu")
+    assert sees_ahead(encoder, 40)
 
 
 @pytest.mark.parametrize("word", ["nf4", "int8"])

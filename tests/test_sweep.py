@@ -116,6 +116,19 @@ def test_a_sweep_over_backends_adapters_and_seeds(corpus: Path) -> None:
     assert len(json.loads((folder / "sweep.json").read_text())) == 12
 
 
+@pytest.mark.parametrize(
+    ("gpus", "processes", "shares"),
+    [
+        ("0123", 1, ["0", "1", "2", "3", "0"]),
+        ("0123", 2, ["01", "23", "01", "23", "01"]),
+        ("012", 2, ["01", "20", "12", "01", "20"]),
+        ("01", 4, ["01", "01", "01", "01", "01"]),
+    ],
+)
+def test_a_job_has_a_gpu_for_each_of_its_processes(gpus: str, processes: int, shares: list[str]) -> None:
+    assert ["".join(forked.share(list(gpus), slot, processes)) for slot in range(5)] == shares
+
+
 def test_what_is_imported_before_the_fork_touches_no_gpu(tmp_path: Path) -> None:
     """bitsandbytes does, as soon as it is imported; so where there is one, nothing is that imports it."""
     from bombs import EVERYTHING

@@ -38,7 +38,8 @@ def choose_device(wanted: Device) -> torch.device:
     if chosen == "cuda":
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         if device.index >= torch.cuda.device_count():
-            raise UserError(f"device=cuda: more processes than the {torch.cuda.device_count()} GPUs here; use fewer")
+            there_are = f"more processes than GPUs here, of which there are {torch.cuda.device_count()}"
+            raise UserError(f"device={wanted}: {there_are}; use fewer, or device=cpu")
         torch.cuda.set_device(device)
         return device
     return torch.device(chosen)

@@ -105,10 +105,13 @@ def prepare(
 
     def keep(job: Job) -> None:
         if recipe.keep_best and writer is not None:
+            writer.room()
             mine = {"step": job.step, "needs_best": None}  # What `checkpoint.fault` asks of each.
             writer.save(BEST, job.step, {"weights": state.weights(network)}, mine | about)
 
     def save(job: Job) -> None:
+        if writer is not None:
+            writer.room()
         tensors, values = state.capture(job)
         if writer is not None:
             writer.save(STEP, job.step, tensors, values | about)

@@ -113,7 +113,9 @@ def sees_ahead(network: nn.Module, vocabulary: int) -> bool:
     other[0, -1] = (other[0, -1] + 1) % vocabulary
     with torch.inference_mode():
         first, second = (network(input_ids=each).logits[:, :-1].float() for each in (tokens, other))
-    return bool((first - second).abs().max() > 1e-3 * first.std())
+    # int8 has one scale for a whole row, and for all rows which of its columns stay whole: the others notice a little.
+    exact = not any(type(part).__name__ == "Linear8bitLt" for part in network.modules())
+    return bool((first - second).abs().max() > (1e-3 if exact else 5e-2) * first.std())
 
 
 def check_packing(task: Trainable, network: nn.Module, train: Encoded, processor: Any, device: torch.device) -> None:

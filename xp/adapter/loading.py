@@ -60,7 +60,7 @@ def put_on(
         notes.append(f"xlora: {len(config.adapters)} experts; peft has it write without a cache")
     with explained(folder, network, notes):
         adapted = PeftModel.from_pretrained(
-            network, folder.path, name, is_trainable=trainable and not virtual, config=config
+            network, folder.path, name, trainable and not virtual, config, torch_device=str(network.device)
         )
     if trainable and virtual:
         _trainable(adapted, folder)
@@ -76,7 +76,7 @@ def put_on_another(network: Any, folder: Folder, name: str, notes: list[str]) ->
         UserError: it is of another method, or for another base.
     """
     with explained(folder, network, notes):
-        network.load_adapter(folder.path, name)
+        network.load_adapter(folder.path, name, torch_device=str(network.device))
 
 
 def _trainable(network: Any, folder: Folder) -> None:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+PATIENCE = timedelta(hours=2)
+"""How long one process waits for the others, who may write a large checkpoint or evaluate; `watch` notices sooner, of
+the processes of one machine, who hangs. torch's own 10 minutes with nccl are too few."""
 
 
 def rank() -> int:
@@ -32,7 +37,11 @@ def join(device: str, meeting: str = "env://") -> None:
 
     if not torch.distributed.is_initialized():
         torch.distributed.init_process_group(
-            "nccl" if device == "cuda" else "gloo", init_method=meeting, rank=rank(), world_size=size()
+            "nccl" if device == "cuda" else "gloo",
+            init_method=meeting,
+            timeout=PATIENCE,
+            rank=rank(),
+            world_size=size(),
         )
 
 

@@ -32,7 +32,9 @@ class Writer:
         except OSError as error:
             raise UserError(f"{parent}: nothing can be written there: {error.strerror}; mend that first") from error
         self.failure: BaseException | None = None
-        self._work: queue.Queue[Callable[[], None] | None] = queue.Queue(maxsize=1)
+        self._work: queue.Queue[Callable[[], None] | None] = queue.Queue()
+        self._held = 0
+        self._fewer = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="checkpoint", daemon=True)
         self._thread.start()
 
@@ -45,13 +47,25 @@ class Writer:
                 if step > done:
                     checkpoint.discard(checkpoint.path(self.parent, kind, step))
 
+    def room(self) -> None:
+        """Wait until at most one checkpoint is being written: with the next one, two are held in memory, never three.
+
+        Raises:
+            UserError: an earlier one could not be written.
+        """
+        with self._fewer:
+            self._fewer.wait_for(lambda: self._held < 2)
+        self._check()
+
     def save(self, kind: str, step: int, tensors: Tensors, state: dict[str, Any]) -> None:
-        """Have a checkpoint written; waits only while an earlier one is still waiting.
+        """Have a checkpoint written; before it is copied, ask for `room`.
 
         Raises:
             UserError: an earlier one could not be written.
         """
         self._check()
+        with self._fewer:
+            self._held += 1
         self._work.put(lambda: self._save(kind, step, tensors, state))
 
     def wait(self) -> None:
@@ -88,6 +102,10 @@ class Writer:
             except BaseException as failure:  # The training raises it, whatever it is.
                 self.failure = failure
             finally:
+                work = None  # It holds the checkpoint.
+                with self._fewer:
+                    self._held -= 1
+                    self._fewer.notify_all()
                 self._work.task_done()
 
     def _save(self, kind: str, step: int, tensors: Tensors, state: dict[str, Any]) -> None:

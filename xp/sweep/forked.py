@@ -50,6 +50,12 @@ def death(code: int) -> str:
     return f"killed by {name}{', perhaps out of memory' if name == 'SIGKILL' else ''}"
 
 
+def share(visible: list[str], slot: int, processes: int) -> list[str]:
+    """The GPUs of a job in a slot: one for each of its processes, those of neighbouring slots where they suffice."""
+    number = min(processes, len(visible))
+    return [visible[(slot * number + each) % len(visible)] for each in range(number)]
+
+
 def do(
     values: dict[str, Any],
     parent: Path,
@@ -77,7 +83,7 @@ def do(
         os.environ["OMP_NUM_THREADS"] = os.environ["XP_CORES"] = str(threads)
         if gpus := torch.cuda.device_count():
             visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus)))).split(",")
-            os.environ["CUDA_VISIBLE_DEVICES"] = visible[slot % len(visible)]
+            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(share(visible, slot, values["backend"]["processes"]))
     try:
         answer.send(("result", start(Run.parse(values), parent, folder, claim=claim)))
     except UserError as error:

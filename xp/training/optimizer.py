@@ -155,13 +155,14 @@ def take_state(optimizer: Any, saved: dict[str, Any]) -> None:
     import torch
 
     optimizer.load_state_dict(saved)
-    if not getattr(optimizer, "is_paged", False):
+    own = getattr(optimizer, "optimizer", optimizer)  # accelerate's wrapper holds it.
+    if not getattr(own, "is_paged", False):
         return
-    for parameter, values in optimizer.state.items():
+    for parameter, values in own.state.items():
         for name in ("state1", "state2"):
             value = values.get(name)
             if value is not None and value.shape == parameter.shape:
-                paged = optimizer.get_state_buffer(parameter, dtype=value.dtype)
+                paged = own.get_state_buffer(parameter, dtype=value.dtype)
                 paged.copy_(value)
                 values[name] = paged
     if torch.cuda.is_available():
