@@ -128,6 +128,22 @@ def test_one_of_several_that_lacks_those_beside_it_is_told(
     )
 
 
+def test_a_method_where_nothing_is_trained_is_said_to_be_unused(
+    base: str, run: Ran, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from mlflow import MlflowClient
+
+    given = ["command=evaluate", *LM, "model=pretrained", f"model.path={base}"]
+    plain = run(*given)
+    assert "makes no adapter" not in capsys.readouterr().out
+    other = run(*given, "peft=dora")
+    assert "peft=dora: command=evaluate makes no adapter and does not use it; one that" in capsys.readouterr().out
+    assert other["metrics"] == plain["metrics"]
+    client = MlflowClient(f"sqlite:///{Path('runs/mlflow.db').absolute()}")
+    unused = [client.get_run(each["run_id"]).data.tags.get("xp.unused") for each in (plain, other)]
+    assert unused == [None, "peft=dora"]
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [

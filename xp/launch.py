@@ -176,6 +176,13 @@ def _tracked(run: Run, folder: Path, parent: Path | None) -> dict[str, Any]:
     # Only rank 0 tracks.
     tracker = _tracker(run, folder, parent, report)
     tracker.artifact(folder / "run.yaml")  # First of all: whoever kills it, it can be run again.
+    if run.command != "train" and run.peft.name != "none":
+        unused = f"peft={run.choices['peft']}"
+        report.say(
+            f"{unused}: command={run.command} makes no adapter and does not use it; one that there is takes part "
+            "as model.path=<folder> or in peft.adapters"
+        )
+        tracker.tags({"xp.unused": unused})
     status, error = "KILLED", ""
     try:
         result: dict[str, Any] = getattr(commands, run.command)(run, folder, tracker, report)
