@@ -147,15 +147,15 @@ def test_a_method_where_nothing_is_trained_is_said_to_be_unused(
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["peft=prefix"], "peft.adapters: there is no such key"),
-        (["peft=xlora"], "peft.adapters: there is no such key"),
+        (["peft=prefix"], "peft.adapters: the chosen peft has no such key; peft=lora, none have it"),
+        (["peft=xlora"], "peft.adapters: the chosen peft has no such key; peft=lora, none have it"),
         (["peft=pissa"], "peft.adapters: init_lora_weights=pissa looks at the model alone; use command=merge on them"),
         (["peft=lora", "command=evaluate"], "peft.adapters: peft=lora trains a new one on top of them, command=evalu"
          "ate trains nothing; use peft=none"),
         (["peft=lora", "peft.adapters={default: x}"], "peft.adapters.default: one that nobody has named is called so"),
         (["peft=lora", "peft.adapters={a b: x}"], "peft.adapters.a b: a name has letters, digits and underscores"),
         (["peft=lora", "peft.adapters={law: nowhere}"], "peft.adapters.law=nowhere: there is no adapter in nowhere"),
-        (["peft=ia3"], "peft.adapters: there is no such key"),
+        (["peft=ia3"], "peft.adapters: the chosen peft has no such key; peft=lora, none have it"),
         (["peft=lora", "peft.modules_to_save=[lm_head]"], "peft.adapters: lm_head would be held in full by these"),
         (["peft=lora", "peft.bias=all"], "peft.bias=all: those of the model are not the new adapter's alone; use none"),
     ],

@@ -25,7 +25,7 @@ def explain(error: ValidationError, values: dict[str, Any], settings: type[Setti
     path = [str(part) for part in first["loc"]]
     key = ".".join(path)
     if first["type"] == "extra_forbidden":
-        return f"{key}: there is no such key.{nearest(path[-1], _class_at(path[:-1], values, settings).model_fields)}"
+        return f"{key}: {_unknown(path[-1], _class_at(path[:-1], values, settings))}"
     if first["type"] == "missing":
         return f"{key}: has no value; give {key}=<value>"
     if first["type"] == "value_error":  # Raised by one of our own validators; its text begins with the key.
@@ -36,6 +36,19 @@ def explain(error: ValidationError, values: dict[str, Any], settings: type[Setti
     if first["type"] == "literal_error" and isinstance(first["input"], str):
         hint = nearest(first["input"], re.findall(r"'([^']*)'", first["ctx"]["expected"]))
     return f"{key}={json.dumps(first['input'], default=str)}: {rule}.{hint}"
+
+
+def _unknown(key: str, settings: type[Settings]) -> str:
+    """That these settings have no such key, and the components of their kind that do, or else the nearest key."""
+    kind = next((each for each in settings.mro() if Component in each.__bases__), None)
+    if kind is not None and issubclass(kind, Component):
+        has = sorted(name for name, each in kind.all().items() if key in each.model_fields)
+        if has:
+            return (
+                f"the chosen {kind.group} has no such key; {kind.group}={', '.join(has)} "
+                f"{'has' if len(has) == 1 else 'have'} it"
+            )
+    return f"there is no such key.{nearest(key, settings.model_fields)}"
 
 
 def _class_at(path: list[str], values: Any, settings: type[Settings]) -> type[Settings]:
