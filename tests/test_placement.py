@@ -78,6 +78,7 @@ def test_what_cannot_be_spread_is_one_line(folder: str, run: Ran, compose: Calla
         (evaluate(folder, "model.quantization=nf4", *DISK), "does not fit where quantized layers can be"),
         (evaluate(folder, "model.device_map={model.layers.2: cpu}"), "Did you mean 'model.layers"),
         (evaluate(folder, "model.device_map={model: cpu}"), "model.device_map: it says nothing of lm_head"),
+        (evaluate(folder, "model.device_map={model: 'cuda:1', lm_head: 1}"), "all is on cuda:1; name a second device"),
     ):
         with pytest.raises(UserError) as caught:
             loaded(compose(*overrides))

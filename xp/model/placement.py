@@ -69,7 +69,7 @@ def arguments(
         network: on the meta device, for its names.
 
     Raises:
-        UserError: a mapping names a module that there is not, or leaves one out.
+        UserError: a mapping names a module that there is not, or leaves one out, or has all on one device.
     """
     if isinstance(device_map, dict) and "" not in device_map:
         names = [name for name, _ in network.named_modules() if name]
@@ -79,6 +79,9 @@ def arguments(
         for name, _ in network.named_parameters():
             if not any(name.startswith(f"{module}.") for module in device_map):
                 raise UserError(f"model.device_map: it says nothing of {name.rpartition('.')[0]}; name all modules")
+    if isinstance(device_map, dict) and len({*numbered(device_map).values()}) == 1:
+        one = next(iter(device_map.values()))
+        raise UserError(f"model.device_map: all is on {one}; name a second device, or set null and device=cpu or cuda")
     spread = device_map if isinstance(device_map, str) else numbered(device_map)
     bounds = None if max_memory is None else numbered(max_memory)
     return {"device_map": spread, "max_memory": bounds, "offload_folder": offload_folder}
