@@ -8,6 +8,7 @@ import os
 import pty
 import re
 import select
+import shlex
 import subprocess
 import sys
 import time
@@ -20,7 +21,7 @@ from conftest import ROOT, from_yaml
 from models import build
 from test_chat import SYSTEM, TURNS, tokenizer
 
-from xp.chat.orders import ORDERS, Desk
+from xp.chat.orders import ORDERS, Desk, parsed
 from xp.chat.speaker import Speaker, file_kind, opening
 from xp.chat.stream import Stream
 from xp.chat.talk import Talk
@@ -215,7 +216,16 @@ def test_settings_are_checked_as_those_of_the_command_line() -> None:
         ("/set temprature=1", "Did you mean 'temperature'?"),
         ("/set temperature=0", "/set temperature=0: "),
         ("/set temperature", "give <key>=<value>"),
-        ("/set max_new_tokens=many", "/set max_new_tokens=many: "),
+        ("/set max_new_tokens=many", '/set max_new_tokens="many": it must be an integer'),
+        ("/set max_new_tokens=256", "/set max_new_tokens=256: this model sees 256 tokens at once"),
+        ("/set num_return_sequences=3", "/set num_return_sequences=3: a chat has one answer"),
+        ("/set suppress_tokens=[99999]", "/set suppress_tokens"),
+        ("/set assistant_model=x", "/set assistant_model: it is loaded at the start"),
+        ("/set name=greedy", "generation=sample has no such setting"),
+        ("/set stop_strings=[", "does not parse"),
+        ("/stats now", "/stats: nothing comes after it"),
+        ("/adapter law=", "/adapter law=: give its folder"),
+        ("/attach", "this model reads text alone"),
         ("/sett x", "there is no such order. Did you mean '/set'?"),
     ]:
         with pytest.raises(UserError) as caught:
@@ -237,22 +247,35 @@ def test_a_talk_is_saved_and_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert other.order("/load talk.json") is False
     assert other.talk.messages == front.talk.messages
     front.order("/stats")
-    assert said[-2] == "1 turns, 1 answers of 3 tokens in 0.5 s, 6.0 tokens a second"
+    assert said[-2] == "1 turn, 1 answer of 3 tokens in 0.5 s, 6.0 tokens a second"
     Path("list.json").write_text(json.dumps([{"role": "user", "content": "What is a saw?"}]))
     assert other.order("/load list.json") is True
     Path("broken.json").write_text("{")
     Path("odd.json").write_text('[{"role": "usr", "content": "x"}]')
     Path("late.json").write_text('[{"role": "assistant", "content": "x"}]')
+    Path("half.json").write_text('[{"role": "user", "content": "\\ud800"}]')
+    Path("about.json").write_text(
+        '[{"role": "user", "content": "x"}, {"role": "assistant", "content": "y", "about": 1}]'
+    )
+    Path("share.json").write_text('{"conversations": []}')
     for name, message in [
-        ("nope.json", "nope.json: it cannot be read: No such file or directory; there is: broken.json"),
+        ("nope.json", "nope.json: it cannot be read: No such file or directory; there is: about.json, broken.json"),
         ("broken.json", "broken.json: is no JSON"),
         ("odd.json", "messages[0]: there is no role 'usr'. Did you mean 'user'?"),
         ("late.json", "messages[0]: the assistant speaks first"),
+        ("half.json", "half.json: it holds half a character"),
+        ("about.json", "messages[1].about: it must have reason, prompt_tokens, tokens and seconds"),
+        ("share.json", "share.json: it has no key messages"),
     ]:
         with pytest.raises(UserError) as caught:
             other.order(f"/load {name}")
         assert message in str(caught.value)
     assert other.talk.seen() == [{"role": "user", "content": "What is a saw?"}]
+    front.order("/save talk.json")
+    assert said[-1] == "saved to talk.json, in the place of what was there"
+    with pytest.raises(UserError, match="this is a folder"):
+        front.order(f"/save {tmp_path}")
+    assert not [*tmp_path.parent.glob("*.part")]
 
 
 # Images and sounds
@@ -285,8 +308,9 @@ def test_sounds_go_along_with_a_turn(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
     result = ran("model=pretrained", f"model.path={model}")
     messages = json.loads(Path(result["transcript"]).read_text())["messages"]
-    assert [message["role"] for message in messages] == ["user", "assistant"] * 2
-    first, second = (message["about"]["prompt_tokens"] for message in messages[1::2])
+    assert [message["role"] for message in messages] == ["user", "assistant"] * 3
+    assert messages[4]["content"] == "And this?"  # What cannot be read was not attached.
+    first, second, _ = (message["about"]["prompt_tokens"] for message in messages[1::2])
     assert second > first > len("What is it?") + 20  # The sound's frames are among them, in both turns.
 
 
@@ -327,7 +351,50 @@ def test_a_chat_through_a_pipe(
     client = MlflowClient(f"sqlite:///{tmp_path}/runs/mlflow.db")
     tracked = client.get_run(result["run_id"])
     assert tracked.data.metrics["chat/answers"] == 3
-    assert "transcript.json" in {each.path for each in client.list_artifacts(result["run_id"])}
+    assert {"transcript.json", "conversation.json"} <= {each.path for each in client.list_artifacts(result["run_id"])}
+    kept = client.download_artifacts(result["run_id"], "transcript.json")
+    assert json.loads(Path(kept).read_text())["messages"] == messages  # A chat can go on from it.
+
+
+def test_what_cannot_be_answered_leaves_the_conversation_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    picture = [{"type": "image", "path": "x.png"}, {"type": "text", "text": "What is it?"}]
+    Path("picture.json").write_text(json.dumps([{"role": "user", "content": picture}]))
+    typed = ["What is a fig?", "/set use_mtp=true", "/retry", "And a saw?", "/set use_mtp=false", "/load picture.json",
+             "\udcff", "//no order", '"""/help me"""', '"""one""" two', '"""', "open"]  # fmt: skip
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(typed)))
+    messages = json.loads(Path(ran()["transcript"]).read_text())["messages"]
+    _, told = capfd.readouterr()
+    said = [message["content"] for message in messages if message["role"] == "user"]
+    assert said == ["What is a fig?", "/help me", "one two", "open"]
+    assert [message["role"] for message in messages] == ["user", "assistant"] * 4
+    lines = [line for line in told.splitlines() if line.startswith("xp: ")]
+    assert [line.rpartition("; ")[2] for line in lines[:3]] == [
+        "the conversation is as it was", "what was said is taken back", "the conversation is as it was"]  # fmt: skip
+    assert "messages[0]: it has image in it, and this model reads text alone" in lines[2]
+    assert "this is no UTF-8" in lines[3]
+    assert "there is no such order" in lines[4]
+    assert len(lines) == 5
+
+
+def test_what_is_typed_is_read_as_on_the_command_line() -> None:
+    read = {"1e-1": 0.1, "010": 10, "1:30": "1:30", "null": None, "true": True, "[no, '5', 5]": ["no", "5", 5],
+            "{a: [1.5]}": {"a": [1.5]}, "": None}  # fmt: skip
+    assert {text: parsed(text) for text in read} == read
+
+
+def test_a_chat_whose_answers_nobody_reads_ends(tmp_path: Path) -> None:
+    ran = subprocess.run(
+        f"yes 'What is a fig?' | {sys.executable} -m xp {' '.join(map(shlex.quote, SHORT))} | head -c 1",
+        check=False, shell=True, cwd=tmp_path, capture_output=True, text=True, timeout=120,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert "nobody reads the answers any more: the chat ends" in ran.stderr
+    assert "Traceback" not in ran.stderr
+    (file,) = tmp_path.glob("runs/*/result.json")
+    assert json.loads(file.read_text())["metrics"]["chat/answers"] > 0
 
 
 @pytest.mark.parametrize(
@@ -397,12 +464,17 @@ def test_a_chat_at_a_terminal(tmp_path: Path) -> None:
         time.sleep(0.5)
         screen.types("\x03")
         screen.until("stopped")
+        screen.types("\x03")  # Between an answer and the next message, too, it ends nothing.
         screen.until(">>> ")
         screen.types("/set max_new_tokens=5\n")
         screen.until("max_new_tokens=5")
         screen.until(">>> ")
         screen.types('"""one\ntwo"""\n')
         screen.until("cut at max_new_tokens=5")
+        screen.until(">>> ")
+        time.sleep(0.2)
+        screen.types("\x03")
+        screen.until("Ctrl-D or /exit ends the chat")
         screen.until(">>> ")
         screen.types("half a line")
         screen.until("half a line")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 from pydantic import ValidationError
@@ -12,7 +14,9 @@ from pydantic import ValidationError
 from xp import adapter
 from xp.chat.speaker import Speaker, file_kind
 from xp.chat.talk import Talk
+from xp.chat.terminal import BLOCK
 from xp.error import UserError, nearest
+from xp.fault import explain
 from xp.generation import Generation
 from xp.task.messages import MEDIA
 
@@ -32,6 +36,10 @@ ORDERS = {
 }
 
 
+ALONE = ("/help", "/clear", "/retry", "/undo", "/stats", "/exit")
+"""Orders that take nothing after them."""
+
+
 @dataclass
 class Desk:
     """Where orders are carried out; those that need an answer of the model give True."""
@@ -39,6 +47,9 @@ class Desk:
     talk: Talk
     speaker: Speaker
     say: Callable[[str], None]
+
+    locate: Callable[[str], str] = str
+    """Turns ``mlflow:<run id>`` into a folder."""
 
     def order(self, line: str) -> bool:
         """Carry out an order; True where an answer is due now.
@@ -50,6 +61,8 @@ class Desk:
         word, _, rest = line.strip().partition(" ")
         if word not in ORDERS:
             raise UserError(f"{word}: there is no such order.{nearest(word, ORDERS)} /help lists them all")
+        if word in ALONE and rest.strip():
+            raise UserError(f"{word}: nothing comes after it; what is said and begins with a slash stands in {BLOCK}")
         return bool(getattr(self, f"_{word.removeprefix('/')}")(rest.strip()))
 
     def _help(self, rest: str) -> None:
@@ -80,47 +93,63 @@ class Desk:
     def _save(self, rest: str) -> None:
         if not rest:
             raise UserError("/save: give a file, as /save talk.json")
+        there = Path(rest).expanduser().is_file()
         self.talk.save(Path(rest).expanduser())
-        self.say(f"saved to {rest}")
+        self.say(f"saved to {rest}, in the place of what was there" if there else f"saved to {rest}")
 
     def _load(self, rest: str) -> bool:
         if not rest:
             raise UserError("/load: give a file, as /load talk.json")
         self.talk.load(Path(rest))
-        self.say(f"{self.talk.turns} turns of {rest}")
+        self.say(f"{counted(self.talk.turns, 'turn')} of {rest}")
         return self.talk.waits
 
     def _attach(self, rest: str) -> None:
         if not self.speaker.multimodal:
             raise UserError("/attach: this model reads text alone")
+        if rest == "none":
+            self.talk.attached = []
+            self.say("nothing goes along with the next message")
+            return
+        if not rest:
+            raise UserError("/attach: give a file, as /attach photo.png; /attach none takes back what was attached")
         kind = file_kind(rest)
         if kind is None:
             raise UserError(f"/attach: {rest!r} is by its name no {' and no '.join(MEDIA)}")
         if not Path(rest).expanduser().is_file():
             raise UserError(f"/attach: there is no file {rest}")
-        self.talk.attached.append({"type": kind, "path": str(Path(rest).expanduser())})
+        part = {"type": kind, "path": str(Path(rest).expanduser())}
+        self.speaker.attachable(part)
+        self.talk.attached.append(part)
         self.say(f"{kind} {rest} goes along with the next message")
 
     def _set(self, rest: str) -> None:
         settings = self.speaker.generation.model_dump()
+        keys = [each for each in settings if each != "name"]
         if not rest:
-            self.say("  ".join(f"{key}={value}" for key, value in settings.items() if key != "name"))
+            self.say("  ".join(f"{key}={settings[key]}" for key in keys))
             return
         key, equals, text = rest.partition("=")
         key = key.strip().removeprefix("generation.")
         if not equals:
-            raise UserError(f"/set: give <key>=<value>, as /set max_new_tokens=200. Keys: {', '.join(settings)}")
+            raise UserError(f"/set: give <key>=<value>, as /set max_new_tokens=200. Keys: {', '.join(keys)}")
+        if key not in keys:
+            how = settings["name"]
+            raise UserError(f"/set {key}: generation={how} has no such setting.{nearest(key, keys)}")
+        if key == "assistant_model":
+            raise UserError("/set assistant_model: it is loaded at the start; start with generation.assistant_model")
         try:
-            value = yaml.safe_load(text)
+            value = parsed(text)
+            made = Generation.choose(settings | {key: value})
+            self.speaker.check(made)
         except yaml.YAMLError as error:
             raise UserError(f"/set {key}: {text!r} does not parse") from error
-        if key == "name" or key not in settings:
-            raise UserError(f"/set {key}: generation={settings['name']} has no such setting.{nearest(key, settings)}")
-        try:
-            self.speaker.generation = Generation.choose(settings | {key: value})
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            raise UserError(f"/set {key}={text}: {first.get('ctx', {}).get('error', first['msg'])}") from error
+            said = explain(error, settings | {key: value}, type(self.speaker.generation))
+            raise UserError(f"/set {said}") from error
+        except UserError as error:
+            raise UserError(str(error).replace("generation.", "/set ", 1)) from error
+        self.speaker.generation = made
         self.say(f"{key}={value}")
 
     def _adapter(self, rest: str) -> None:
@@ -134,7 +163,7 @@ class Desk:
                 "/adapter: this model has none; /adapter <name>=<folder> adds one, or start with peft.adapters={...}"
             )
         if rest and not equals:
-            adapter.activate(network, [] if rest == "none" else rest.split(), f"/adapter {rest}")
+            adapter.activate(network, [] if rest == "none" else [*dict.fromkeys(rest.split())], f"/adapter {rest}")
         taking_part = " and ".join(adapter.active(network)) or "none"
         self.say(f"adapters: {', '.join(names)}; answering with {taking_part}")
 
@@ -144,7 +173,9 @@ class Desk:
         adapter.check_name(name, key)
         if name in getattr(speaker.network, "peft_config", {}):
             raise UserError(f"{key}: there is an adapter of this name; give another one")
-        folder = adapter.read(str(Path(path).expanduser()), key)
+        if not path:
+            raise UserError(f"{key}: give its folder, or mlflow:<run id>")
+        folder = adapter.read(adapter.located(path, f"/adapter {name}", self.locate), key)
         notes: list[str] = []
         if hasattr(speaker.network, "peft_config"):
             adapter.put_on_another(speaker.network, folder, name, notes)
@@ -159,10 +190,43 @@ class Desk:
         said = [message["about"] for message in self.talk.messages if "about" in message]
         tokens, seconds = (sum(each[name] for each in said) for name in ("tokens", "seconds"))
         speed = f", {tokens / seconds:.1f} tokens a second" if seconds else ""
-        self.say(f"{self.talk.turns} turns, {len(said)} answers of {tokens:,} tokens in {seconds:.1f} s{speed}")
+        turns, answers = counted(self.talk.turns, "turn"), counted(len(said), "answer")
+        self.say(f"{turns}, {answers} of {counted(tokens, 'token')} in {seconds:.1f} s{speed}")
         if said:
             bound = f" of {self.speaker.context:,}" if self.speaker.context else ""
             self.say(f"context: {said[-1]['prompt_tokens'] + said[-1]['tokens']:,}{bound} tokens at the last answer")
 
     def _exit(self, rest: str) -> None:
         raise EOFError
+
+
+def counted(number: int, what: str) -> str:
+    """``1 turn``, ``2 turns``."""
+    return f"{number:,} {what}{'s' * (number != 1)}"
+
+
+def parsed(text: str) -> Any:
+    """A value as the command line reads it: what looks like a number is one, what stands in quotes is text.
+
+    YAML's own rules would make 90 of ``1:30``, 8 of ``010``, a text of ``1e-1``.
+
+    Raises:
+        yaml.YAMLError: it does not parse.
+    """
+    return _plain(yaml.compose(text, Loader=yaml.SafeLoader))
+
+
+def _plain(node: Any) -> Any:
+    if node is None:
+        return None
+    if isinstance(node, yaml.MappingNode):
+        return {_plain(key): _plain(value) for key, value in node.value}
+    if isinstance(node, yaml.SequenceNode):
+        return [_plain(each) for each in node.value]
+    words = {"null": None, "true": True, "false": False}
+    if node.style in ("'", '"') or node.value.lower() in words:
+        return node.value if node.style else words[node.value.lower()]
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(node.value)
+    return node.value

@@ -28,7 +28,7 @@ class Answer:
 
     text: str
     reason: str
-    """Why it ended: ``end`` (the model's own), ``length`` (max_new_tokens), ``stopped`` (by the user)."""
+    """Its end: ``end`` (the model's own), ``length`` (max_new_tokens), ``time`` (max_time), ``stopped`` (by Ctrl-C)."""
 
     prompt_tokens: int
     tokens: int
@@ -70,6 +70,41 @@ class Speaker:
         """Whether turns may have images or sounds."""
         return self.tokenizer is not self.processor
 
+    def check(self, generation: Generation) -> None:
+        """Refuse a way of writing in which no answer could be given here.
+
+        Raises:
+            UserError: names the setting.
+        """
+        if generation.num_return_sequences > 1:
+            raise UserError(
+                f"generation.num_return_sequences={generation.num_return_sequences}: a chat has one answer; use 1, or "
+                "/retry for another"
+            )
+        if self.context is not None and generation.max_new_tokens >= self.context:
+            raise UserError(
+                f"generation.max_new_tokens={generation.max_new_tokens}: this model sees {self.context} tokens at "
+                "once, and something must be left for what is asked; use fewer"
+            )
+        generation.arguments(self.network, self.tokenizer)
+
+    def attachable(self, part: dict[str, str]) -> None:
+        """Refuse what could not be sent along.
+
+        Raises:
+            UserError: a kind that this model does not take, or a file that cannot be read.
+        """
+        kind = part["type"]
+        readers = {"image": ("image_processor",), "audio": ("feature_extractor", "audio_processor")}.get(kind, ())
+        if readers and all(getattr(self.processor, name, None) is None for name in readers):
+            raise UserError(f"{part['path']}: this model takes no {kind}")
+        _part(part, self.rate)
+
+    @property
+    def rate(self) -> int:
+        """Samples a second of the sounds that the model takes."""
+        return int(getattr(getattr(self.processor, "feature_extractor", None), "sampling_rate", 16000))
+
     def tokens(self, messages: list[Message]) -> dict[str, Tensor]:
         """What the network gets of a conversation that waits for an answer: the tokens of training, one row.
 
@@ -79,10 +114,13 @@ class Speaker:
         import torch
 
         if not self.multimodal:
+            for at, message in enumerate(messages):
+                if not isinstance(message["content"], str):
+                    kinds = " and ".join(part["type"] for part in message["content"] if part["type"] in MEDIA)
+                    raise UserError(f"messages[{at}]: it has {kinds} in it, and this model reads text alone")
             ids = torch.tensor([prompt(messages, self.tokenizer)])
             return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-        rate = getattr(getattr(self.processor, "feature_extractor", None), "sampling_rate", 16000)
-        turns = [message | {"content": _parts(message["content"], rate)} for message in messages]
+        turns = [message | {"content": _parts(message["content"], self.rate)} for message in messages]
         try:
             made = self.processor.apply_chat_template(
                 turns,
@@ -147,7 +185,8 @@ class Speaker:
             stream.put(torch.tensor(new))
             stream.end()
         ended = bool(new) and new[-1] in stops(self.tokenizer)
-        reason = "end" if ended or stream.over else "stopped" if stopped() else "length"
+        full = len(new) >= self.generation.max_new_tokens
+        reason = "end" if ended or stream.over else "stopped" if stopped() else "length" if full else "time"
         text = stream.cut(self.tokenizer.decode(new, skip_special_tokens=True))
         return Answer(text, reason, inputs["input_ids"].shape[1], len(new), seconds)
 

@@ -70,6 +70,14 @@ class Talk:
         del self.messages[asked[-1] :]
         return True
 
+    def kept(self) -> tuple[list[Message], list[Part]]:
+        """What was said and attached up to now, for `back`."""
+        return [*self.messages], [*self.attached]
+
+    def back(self, kept: tuple[list[Message], list[Part]]) -> None:
+        """Be again what it was."""
+        self.messages, self.attached = [*kept[0]], [*kept[1]]
+
     def clear(self) -> None:
         """Begin anew, with the same system message."""
         self.messages = self.messages[:1] if self.system is not None else []
@@ -89,6 +97,8 @@ class Talk:
             UserError: it cannot be written there.
         """
         part = file.with_name(f"{file.name}.part")
+        if file.is_dir():
+            raise UserError(f"{file}: this is a folder; give a file")
         try:
             part.write_text(json.dumps({"messages": self.messages}, indent=2, ensure_ascii=False) + "\n")
             os.replace(part, file)
@@ -119,7 +129,26 @@ def read(file: Path) -> list[Message]:
         raise UserError(f"{file}: it cannot be read: {error.strerror}{more}") from error
     except ValueError as error:
         raise UserError(f"{file}: is no JSON: {error}") from error
+    must = "it must be a list of messages with role and content"
+    if isinstance(found, dict) and "messages" not in found:
+        raise UserError(f"{file}: it has no key messages; {must}, or have one under messages")
     try:
-        return listened(found.get("messages") if isinstance(found, dict) else found)
+        json.dumps(found, ensure_ascii=False).encode()
+        messages = listened(found["messages"] if isinstance(found, dict) else found)
     except UserError as error:
-        raise UserError(f"{file}: {error}; it must be a list of messages with role and content") from error
+        raise UserError(f"{file}: {error}; {must}") from error
+    except UnicodeEncodeError as error:
+        raise UserError(f"{file}: it holds half a character ({error.object[error.start]!r}); take it out") from error
+    for at, message in enumerate(messages):
+        if "about" in message and not _is_about(message["about"]):
+            raise UserError(
+                f"{file}: messages[{at}].about: it must have reason, prompt_tokens, tokens and seconds, as xp writes "
+                "them; leave it out"
+            )
+    return messages
+
+
+def _is_about(about: Any) -> bool:
+    """Whether it is what `Talk.answer` notes."""
+    numbers = [about.get(name) for name in ("prompt_tokens", "tokens", "seconds")] if isinstance(about, dict) else [""]
+    return all(type(each) in (int, float) for each in numbers) and isinstance(about.get("reason"), str)

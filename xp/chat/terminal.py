@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
+
+from xp.error import UserError
 
 BLOCK = '"""'
 """Begins and ends a message of several lines."""
@@ -23,6 +26,10 @@ class Terminal:
         self.stopped = False
         """Whether Ctrl-C has asked for the end of this answer."""
 
+        self.quoted = False
+        """Whether what was read last stood in a block, where a slash is no order."""
+
+        self._reads = self._answers = self._gone = False
         if self.interactive:
             self._edits(sorted(words))
 
@@ -36,54 +43,97 @@ class Terminal:
         self.console.print(text, style="dim" if self.interactive else None, markup=False, soft_wrap=True)
 
     def show(self, piece: str) -> None:
-        """A piece of an answer."""
-        sys.stdout.write(piece)
-        sys.stdout.flush()
+        """A piece of an answer; the chat ends where whoever read them is gone."""
+        try:
+            sys.stdout.write(piece)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # For what is still to be flushed.
+            self._gone = self.stopped = True
+            self.say("nobody reads the answers any more: the chat ends")
 
     def read(self) -> str | None:
-        """The next message, of one line or several; None at the end (Ctrl-D). Ctrl-C forgets what was begun."""
-        while True:
+        """The next message, of one line or several; None at the end (Ctrl-D). Ctrl-C forgets what was begun.
+
+        Raises:
+            UserError: what was read is no text.
+        """
+        while not self._gone:
             try:
-                return self._message()
+                self._reads = True
+                message = self._message()
+                self._reads = False
             except EOFError:
-                return None
+                break
             except KeyboardInterrupt:
+                self._reads = False
                 if not self.interactive:
                     raise
                 self.show("\n")
                 self.say("Ctrl-D or /exit ends the chat")
+            else:
+                if any("\ud800" <= sign <= "\udfff" for sign in message):
+                    raise UserError("this is no UTF-8, and is not said to the model")
+                return message
+        self._reads = False
+        return None
 
     def _message(self) -> str:
         first = self._line(">>> ")
-        if first.lstrip().startswith(BLOCK):
-            rest = first.lstrip().removeprefix(BLOCK)
-            lines = []
-            while BLOCK not in rest:
-                lines.append(rest)
-                rest = self._line("... ")
-            return "\n".join([*lines, rest.partition(BLOCK)[0]]).strip("\n")
+        self.quoted = first.lstrip().startswith(BLOCK)
+        if self.quoted:
+            lines: list[str] = []
+            line: str | None = first.lstrip().removeprefix(BLOCK)
+            while line is not None and BLOCK not in line:
+                lines.append(line)
+                line = self._another()
+            last, _, after = (line or "").partition(BLOCK)
+            return "\n".join([*lines, last]).strip("\n") + after
         lines = [first]
         while lines[-1].endswith("\\"):
             lines[-1] = lines[-1][:-1]
-            lines.append(self._line("... "))
+            lines.append(self._another() or "")
         return "\n".join(lines)
+
+    def _another(self) -> str | None:
+        """One more line of a message; None where Ctrl-D, or the end of a pipe, ends the message."""
+        try:
+            return self._line("... ")
+        except EOFError:
+            if self.interactive:
+                self.show("\n")
+            return None
 
     def _line(self, sign: str) -> str:
         return input(sign if self.interactive else "")
 
     @contextmanager
+    def talking(self) -> Iterator[None]:
+        """Ctrl-C ends an answer, or what is being typed, and not the program; one with a pipe ends, between answers."""
+        before = signal.getsignal(signal.SIGINT)
+
+        def heard(number: int, frame: Any) -> None:
+            if self._answers or (self.interactive and not self._reads):
+                self.stopped = True
+            elif self.interactive or not callable(before):
+                raise KeyboardInterrupt
+            else:
+                before(number, frame)
+
+        signal.signal(signal.SIGINT, heard)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    @contextmanager
     def answering(self) -> Iterator[Callable[[], bool]]:
-        """Ctrl-C ends the answer here, and not the program; gives what says whether it has."""
-        self.stopped = False
-
-        def stop(number: int, frame: Any) -> None:
-            self.stopped = True
-
-        before = signal.signal(signal.SIGINT, stop)
+        """Ctrl-C ends the answer here; gives what says whether it has."""
+        self.stopped, self._answers = False, True
         try:
             yield lambda: self.stopped
         finally:
-            signal.signal(signal.SIGINT, before)
+            self._answers = False
 
     def _edits(self, words: list[str]) -> None:
         """Arrow keys, earlier messages, and commands completed by the tabulator, where Python has readline."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from xp.chat.orders import ORDERS, Desk
 from xp.chat.speaker import Speaker
@@ -21,9 +21,6 @@ from xp.report import Report
 from xp.run import Run
 from xp.task.chat import Chat
 from xp.tracking import Tracker
-
-if TYPE_CHECKING:
-    pass
 
 
 def chat(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str, Any]:
@@ -51,14 +48,16 @@ def chat(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str, 
     context = _context(run, network, tokenizer)
     draft = load_draft(run, _wish(run, precision), device)
     speaker = Speaker(network, loaded.processor, run.generation, context, run.seed, draft, plain)
-    desk = Desk(talk, speaker, terminal.say)
+    speaker.check(run.generation)
+    desk = Desk(talk, speaker, terminal.say, partial(run.tracking.locate, runs=run.runs_folder))
     tracker.opened()
     how = "plainly: it has no template of its own" if plain else "through its template"
     report.say(f"{run.choices['model']} answers {how}; /help says what can be ordered, Ctrl-D ends")
     file = folder / "transcript.json"
-    numbers = _converse(desk, terminal, file, tracker, partial(autocast, precision, device))
+    with terminal.talking():
+        numbers = _converse(desk, terminal, file, tracker, partial(autocast, precision, device))
     tracker.log(numbers, int(numbers["chat/answers"]))
-    tracker.table(_table(talk), "transcript.json")
+    tracker.table(_table(talk), "conversation.json")  # Beside transcript.json, which a chat can go on from.
     return {
         "objective": numbers["chat/tokens_per_second"],
         "metric": "chat/tokens_per_second",
@@ -92,19 +91,13 @@ def _context(run: Run, network: Any, tokenizer: Any) -> int | None:
     """Most tokens that the model sees at once.
 
     Raises:
-        UserError: more are asked for than its positions reach, or an answer alone may fill it.
+        UserError: more are asked for than its positions reach.
     """
     text = network.config.get_text_config()
     reach = min(positions(text) or 1 << 60, tokenizer.model_max_length or 1 << 60)
     if run.chat.context is not None and run.chat.context > reach:
         raise UserError(f"chat.context={run.chat.context}: this model sees at most {reach} tokens; use that or less")
-    context = run.chat.context or (reach if reach < 1 << 30 else None)
-    if context is not None and run.generation.max_new_tokens >= context:
-        raise UserError(
-            f"generation.max_new_tokens={run.generation.max_new_tokens}: this model sees {context} tokens at once, "
-            "and something must be left for what is asked; use fewer"
-        )
-    return context
+    return run.chat.context or (reach if reach < 1 << 30 else None)
 
 
 def _converse(desk: Desk, terminal: Terminal, file: Path, tracker: Tracker, computing: Any) -> dict[str, float]:
@@ -113,28 +106,30 @@ def _converse(desk: Desk, terminal: Terminal, file: Path, tracker: Tracker, comp
     due = talk.waits
     if due:
         terminal.say("the history ends with a question, which is answered first")
+    before, back = (talk.messages[:-1], talk.attached), "the question is taken back"
     while True:
         if not due:
-            line = terminal.read()
-            if line is None:
-                break
-            if not line.strip():
-                continue
+            before, back = talk.kept(), "the conversation is as it was"
             try:
-                if line.lstrip().startswith("/"):
-                    due = desk.order(line)
-                else:
-                    talk.ask(line)
-                    due = True
+                line = terminal.read()
+                if line is None:
+                    break
+                due = _heard(desk, line, terminal.quoted)
+                if talk.messages[:-1] == before[0]:
+                    back = "what was said is taken back"
             except UserError as error:
                 terminal.say(f"xp: {error}")
             except EOFError:
                 break
         if due:
             due, attempts = False, attempts + 1
-            with terminal.answering() as stopped, computing():
-                about = _answer(desk, terminal, stopped, attempts)
-            if about is not None:
+            try:
+                with terminal.answering() as stopped, computing():
+                    about = _answer(desk, terminal, stopped, attempts)
+            except UserError as error:
+                talk.back(before)
+                terminal.say(f"xp: {error}; {back}")
+            else:
                 answers, tokens, seconds = answers + 1, tokens + about["tokens"], seconds + about["seconds"]
                 points = {f"chat/{name}": float(about[name]) for name in ("prompt_tokens", "tokens", "seconds")}
                 tracker.log(points, answers)
@@ -144,23 +139,39 @@ def _converse(desk: Desk, terminal: Terminal, file: Path, tracker: Tracker, comp
     return {"chat/answers": float(answers), "chat/new_tokens": float(tokens), "chat/tokens_per_second": speed}
 
 
-def _answer(desk: Desk, terminal: Terminal, stopped: Any, attempt: int) -> dict[str, Any] | None:
-    """One answer, shown while it is written; None where what was asked cannot be answered, and is taken back."""
+def _heard(desk: Desk, line: str, quoted: bool) -> bool:
+    """Do what the user says; True where an answer is due now."""
+    if line.lstrip().startswith("/") and not quoted:
+        return desk.order(line)
+    if line.strip():
+        desk.talk.ask(line)
+    return bool(line.strip())
+
+
+def _answer(desk: Desk, terminal: Terminal, stopped: Any, attempt: int) -> dict[str, Any]:
+    """One answer, shown while it is written.
+
+    Raises:
+        UserError: what was asked cannot be answered.
+    """
     talk, speaker = desk.talk, desk.speaker
+    inputs, dropped = speaker.fitted(talk)
+    if dropped:
+        left = f"{dropped} oldest turn{'s' * (dropped > 1)}"
+        terminal.say(f"the context of {speaker.context:,} tokens is full: the model does not see the {left}")
     try:
-        inputs, dropped = speaker.fitted(talk)
-        if dropped:
-            left = f"{dropped} oldest turn{'s' * (dropped > 1)}"
-            terminal.say(f"the context of {speaker.context:,} tokens is full: the model does not see the {left}")
         answer = speaker.answer(inputs, [talk.turns, attempt], terminal.show, stopped)
-    except UserError as error:
-        talk.undo()
-        terminal.say(f"xp: {error}")
-        return None
+    except UserError:
+        raise
+    except (ImportError, ValueError, RuntimeError, AssertionError) as error:  # transformers' and torch's, of a setting.
+        said = " ".join(str(error).split())[:300]
+        raise UserError(f"the model cannot answer like this: {type(error).__name__}: {said}") from error
     terminal.show("\n")
     if answer.reason == "length":
         most = speaker.generation.max_new_tokens
         terminal.say(f"cut at max_new_tokens={most}; /set max_new_tokens=<more> and /retry, or ask on")
+    elif answer.reason == "time":
+        terminal.say(f"ended at max_time={speaker.generation.max_time}; /set max_time=<more> and /retry, or ask on")
     elif answer.reason == "stopped":
         terminal.say("stopped")
     talk.answer(answer.text, answer.about)
