@@ -178,6 +178,36 @@ def test_system_undo_retry_and_clear() -> None:
     assert said[-1] == "system: none"
 
 
+def test_a_system_message_that_the_template_refuses_can_be_taken_away() -> None:
+    front, _ = desk()
+    refusing = "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    front.speaker.processor.chat_template = refusing + front.speaker.processor.chat_template
+    front.order("/system Be brief.")
+    front.talk.ask("What is a fig?")
+    with pytest.raises(UserError, match=r"System role not supported; /system none takes it away$"):
+        front.speaker.fitted(front.talk)
+    front.order("/system none")
+    assert front.speaker.fitted(front.talk)[1] == 0
+
+
+def test_an_adapter_for_another_task_is_refused(tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    front, said = desk()
+    config = LoraConfig(task_type="CAUSAL_LM", target_modules="all-linear")
+    get_peft_model(network(len(front.speaker.processor)), config).save_pretrained(tmp_path)
+    file = tmp_path / "adapter_config.json"
+    fit = file.read_text()
+    file.write_text(fit.replace("CAUSAL_LM", "SEQ_CLS"))
+    with pytest.raises(UserError, match="this adapter is for SEQ_CLS, a chat for CAUSAL_LM; give another one"):
+        front.order(f"/adapter law={tmp_path}")
+    file.write_text(fit)
+    front.locate = {"mlflow:abc": str(tmp_path)}.__getitem__
+    front.order("/adapter law=mlflow:abc")
+    front.order("/adapter law law")
+    assert said[-1] == "adapters: law; answering with law"
+
+
 def test_adapters_are_switched_while_talking() -> None:
     """Without its adapter a model answers as its base does."""
     from peft import LoraConfig, get_peft_model
@@ -415,6 +445,15 @@ def test_what_cannot_be_is_one_line(
         ran(*overrides)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_history_that_is_not_there_is_missed_before_anything_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    composing.initialize(None)
+    with pytest.raises(UserError, match=r"nope.json: it cannot be read"):
+        Run.parse(composing.values([*SHORT, "chat.history=nope.json"])).check_files()
 
 
 class Screen:

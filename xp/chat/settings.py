@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import PositiveInt
 
 from xp.component import Settings
@@ -18,3 +20,14 @@ class Chat(Settings):
 
     context: PositiveInt | None
     """Most tokens that the model is to see at once, its answer included; null: as many as its positions reach."""
+
+    def check_files(self) -> None:
+        """See whether the history can be gone on with, before anything heavy is imported.
+
+        Raises:
+            UserError: it cannot be read, or is no conversation.
+        """
+        if self.history:
+            from xp.chat.talk import read
+
+            read(Path(self.history))

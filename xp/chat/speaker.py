@@ -118,7 +118,11 @@ class Speaker:
                 if not isinstance(message["content"], str):
                     kinds = " and ".join(part["type"] for part in message["content"] if part["type"] in MEDIA)
                     raise UserError(f"messages[{at}]: it has {kinds} in it, and this model reads text alone")
-            ids = torch.tensor([prompt(messages, self.tokenizer)])
+            try:
+                ids = torch.tensor([prompt(messages, self.tokenizer)])
+            except UserError as error:
+                refused = messages[0]["role"] == "system" and "system" in str(error).lower()
+                raise UserError(f"{error}{'; /system none takes it away' * refused}") from error
             return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         turns = [message | {"content": _parts(message["content"], self.rate)} for message in messages]
         try:
