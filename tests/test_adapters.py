@@ -321,7 +321,9 @@ def test_a_merged_model_is_a_plain_one_with_the_same_logits(base: str, two: dict
         assert not Path(path, "adapter_config.json").exists()
         assert f"# {Path(path).parent.name}" in Path(path, "README.md").read_text(), name
     merged = reopened(by_transformers, jobs)
-    apart = reopened(by_peft, {"law": ({}, two["law"]), "verse": ({}, two["verse"])})
+    jobs = {"law": ({}, two["law"]), "verse": ({}, two["verse"])}
+    apart = reopened(by_peft, jobs)
+    assert all((each == apart[name]).all() for name, each in reopened(by_transformers, jobs).items())
     assert abs(merged["one"] - apart["law"]).max() < 1e-4
     assert abs(merged["active"] - apart["verse"]).max() < 1e-4
     assert abs(merged["sum"] - apart["law"]).max() > 1e-3

@@ -197,7 +197,7 @@ def test_what_was_trained_on_quantized_weights_is_used_on_those_and_on_others(fo
     assert whole["metrics"] != trained["metrics"]
     assert whole["metrics"]["eval/loss"] == pytest.approx(trained["metrics"]["eval/loss"], rel=0.2)
 
-    assert "quantization_config" not in json.loads((Path(trained["model"]) / "config.json").read_text())
+    assert "quantization_config" not in json.loads((Path(trained["model"]) / "network/config.json").read_text())
     tokens = torch.arange(3, 15)[None]
     found = []
     nf4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")

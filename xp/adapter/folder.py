@@ -14,6 +14,9 @@ from typing import Any
 from xp.error import UserError, nearest
 
 CONFIG = "adapter_config.json"
+NETWORK = "network"
+"""Folder beside an adapter with the config of the network that it is for: its labels, most of all."""
+
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 SIZES = ("model_type", "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
 """Values of a model's config that its adapters depend on."""
@@ -49,7 +52,7 @@ class Folder:
     @property
     def has_config(self) -> bool:
         """Whether it has the config of the network along with it, as what xp saves has."""
-        return Path(self.path, "config.json").is_file()
+        return Path(configured(self.path), "config.json").is_file()
 
     @property
     def kept(self) -> tuple[str, ...]:
@@ -74,6 +77,15 @@ class Folder:
     def holds(self, name: str) -> bool:
         """Whether the weights of this name are in a layer that it holds in full."""
         return any(layer in name.split(".") or name.startswith(layer) for layer in self.kept)
+
+
+def configured(path: str) -> str:
+    """Where the network's config is of what is in a folder: there, or in a folder of its own beside an adapter.
+
+    transformers takes a folder that has both for a whole model, and would miss its weights.
+    """
+    own = Path(path, NETWORK)
+    return str(own) if is_adapter(path) and own.is_dir() else path
 
 
 def kind_of(config: Any) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xp import findings
-from xp.adapter import NEW, active, experts, kind_of
+from xp.adapter import NETWORK, NEW, active, experts, kind_of
 from xp.adapter.folder import BESIDE
 from xp.metric import better
 from xp.model.stored import plain_config
@@ -120,7 +120,7 @@ def _put_back(network: Any, folder: Path) -> None:
 
 
 def save_model(run: Run, loaded: Loaded, folder: Path) -> str:
-    """Write a plain Hugging Face folder, or a PEFT folder with the base's config; gives its digest."""
+    """Write a plain Hugging Face folder, or a PEFT folder, its network's config in ``network``; gives its digest."""
     import torch
 
     part = folder.with_name(folder.name + ".part")
@@ -130,7 +130,7 @@ def save_model(run: Run, loaded: Loaded, folder: Path) -> str:
         network = network.to(getattr(torch, run.training.save_dtype))
     if hasattr(network, "peft_config"):
         _save_adapters(network, trained_adapter(run), part, folder.parent / initial.FOLDER)
-        plain_config(network).save_pretrained(part)
+        plain_config(network).save_pretrained(part / NETWORK)
         if kind_of(network.active_peft_config) == experts.KIND:
             experts.keep(network, part, folder)
     else:

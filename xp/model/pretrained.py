@@ -180,7 +180,7 @@ class Pretrained(Model, name="pretrained"):
     def _config(self, path: str) -> PretrainedConfig:
         import transformers
 
-        return transformers.AutoConfig.from_pretrained(path, **self._source)
+        return transformers.AutoConfig.from_pretrained(adapter.configured(path), **self._source)
 
     @property
     def _source(self) -> dict[str, Any]:
@@ -197,7 +197,7 @@ class Pretrained(Model, name="pretrained"):
         labels = settled_labels(label_names(described), wish)
         values = wish.config(labels) | self.config
         with loading(self.path):
-            config = transformers.AutoConfig.from_pretrained(path, **values, **self._source)
+            config = transformers.AutoConfig.from_pretrained(adapter.configured(path), **values, **self._source)
             processor: Any = None
             if wish.processor_class:
                 processor = load_processor(wish.processor_class, path, self.processor, **self._source)
