@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -35,16 +36,14 @@ def given(base: str, two: dict[str, str]) -> list[str]:
 
 def by_peft_as_its_card_says(values: dict[str, Any], folder: str) -> Any:
     """The logits as the model card opens them, which xp has no part in."""
-    import re
-
+    import transformers
     from peft import PeftModel
-    from transformers import AutoModelForCausalLM
 
     text = Path(folder, "README.md").read_text()
     code = "\n".join(line[4:] for line in text.splitlines() if line.startswith("    model"))
-    (base,) = re.findall(r"<(\S+) by its Auto class>", code)
-    code = re.sub(r"<\S+ by its Auto class>", "AutoModelForCausalLM.from_pretrained(base)", code)
-    known = {"PeftModel": PeftModel, "AutoModelForCausalLM": AutoModelForCausalLM, "base": base, "folder": folder}
+    names = ("AutoConfig", *re.findall(r"\w+For\w+", code))
+    known: dict[str, Any] = {name: getattr(transformers, name) for name in names}
+    known |= {"PeftModel": PeftModel, "folder": folder}
     exec(code, known)
     return logits(known["model"])
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from xp.adapter import NEW, kind_of
+from xp.adapter import NETWORK, NEW, kind_of
 from xp.adapter.folder import BESIDE
 from xp.commands.closing import beside, trained_adapter
 from xp.run import Run
@@ -49,7 +49,9 @@ def write_card(
         kind = kind_of(config)
         about |= {"library_name": "peft", "tags": [*about["tags"], kind.lower()]}
         lines[2] = f"An adapter ({kind}) of `{base}`, made by xp."
-        opening = f"model = PeftModel.from_pretrained(<{base} by its Auto class>, folder)"
+        own = f'config=AutoConfig.from_pretrained(folder + "/{NETWORK}")'
+        opening = f"model = {type(network.get_base_model()).__name__}.from_pretrained({json.dumps(base)}, {own})"
+        opening += "\n    model = PeftModel.from_pretrained(model, folder)"
         if others := beside(network, trained_adapter(run)):
             lines[2] += f" It was trained beside {', '.join(others)}, which take part."
             loads = [f'model.load_adapter(folder + "/{BESIDE}/{each}", "{each}")' for each in others]
