@@ -402,6 +402,27 @@ def test_what_xp_saves_opens_in_plain_peft_with_its_card(choice: str, base: str,
     assert f"An adapter ({json.loads(Path(result['model'], 'adapter_config.json').read_text())['peft_type']})" in card
 
 
+def test_a_classifier_that_plain_peft_saves_opens_in_xp(base: str, run: Ran, compose: Callable[..., Run]) -> None:
+    """How many classes there are only its head says."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForSequenceClassification
+
+    torch.manual_seed(0)
+    network = AutoModelForSequenceClassification.from_pretrained(base, num_labels=5)
+    network = get_peft_model(network, LoraConfig(task_type="SEQ_CLS", init_lora_weights=False))
+    network.save_pretrained("plain")
+    kinds = [{"text": text, "label": f"LABEL_{at}"} for at, text in enumerate(["cat dog", "cow", "saw axe"])]
+    write_rows(Path("kinds.jsonl"), kinds)
+    given = ["task=text_classification", "model=pretrained", "data.eval=kinds.jsonl"]
+    theirs = logits(network)
+    for how in (["model.path=plain"], [f"model.path={base}", "peft.adapters={kinds: plain}"]):
+        ours = logits(opened(compose("command=evaluate", *given, *how)))
+        assert ours.shape[1] == 5
+        assert torch.equal(ours, theirs)
+    predicted = run("command=predict", *given[:2], "model.path=plain", "inputs=cat dog")["predictions"]
+    assert "LABEL_" in Path(predicted).read_text()
+
+
 def test_what_plain_peft_saves_opens_in_xp(base: str, run: Ran, compose: Callable[..., Run]) -> None:
     """Alone, without a config or a tokenizer beside it; and it is trained further, merged, and one of several."""
     from peft import IA3Config, LoraConfig, get_peft_model

@@ -96,4 +96,5 @@ def settled_labels(own: list[str], wish: Wish) -> list[str]:
     """The model's own labels, where they are those of the rows (or of no rows); else those of the rows."""
     if "id2label" not in wish.config([]):  # The task has no classes.
         return []
+    own = own if wish.classes is None else [f"LABEL_{number}" for number in range(wish.classes)]
     return own if not wish.train or not wish.labels or sorted(own) == sorted(wish.labels) else wish.labels

@@ -105,6 +105,9 @@ class Wish:
     adapters: Several | None = None
     """Adapters to put on it."""
 
+    classes: int | None = None
+    """How many classes the head has that an adapter brings along, where no config says so; they have no names then."""
+
     spare: tuple[str, ...] = ()
     """Parts of the network whose weights may be missing, because nobody needs them."""
 

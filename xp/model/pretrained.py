@@ -77,10 +77,11 @@ class Pretrained(Model, name="pretrained"):
         path = self._folder(wish)
         if wish.adapters is not None:
             folder = wish.adapters.folders(wish.locate)[wish.adapters.leading]
-            return self._describe(folder.path if folder.has_config else path, wish)
+            return self._describe(folder.path if folder.has_config else path, replace(wish, classes=folder.classes))
         if not adapter.is_adapter(path):
             return self._describe(path, wish)
         folder = adapter.read(path, f"model.path={self.path}", weights=False)
+        wish = replace(wish, classes=folder.classes)
         return self._describe(path if folder.has_config else self._base(folder, wish), wish)
 
     def skeleton(self, wish: Wish) -> Callable[[], PreTrainedModel] | None:
@@ -164,7 +165,7 @@ class Pretrained(Model, name="pretrained"):
         """The network in ``base`` with an adapter, whose folder may have a config of its own."""
         described = folder.path if folder.has_config else base
         self._check(folder, base, wish)
-        loaded = self._load(base, described, replace(wish, kept=(*wish.kept, *folder.kept)))
+        loaded = self._load(base, described, replace(wish, kept=(*wish.kept, *folder.kept), classes=folder.classes))
         if wish.train and wish.labels and loaded.labels != self._known_labels(described):
             raise UserError(
                 f"{folder.key}: this adapter answers {', '.join(self._known_labels(described))}; "
@@ -195,12 +196,11 @@ class Pretrained(Model, name="pretrained"):
         check_config(described, self.path, self.trust_remote_code)
         self._check_config(described)
         labels = settled_labels(label_names(described), wish)
-        values = wish.config(labels) | self.config
+        values = ({"num_labels": wish.classes} if wish.classes else {}) | wish.config(labels) | self.config
         with loading(self.path):
             config = transformers.AutoConfig.from_pretrained(adapter.configured(path), **values, **self._source)
-            processor: Any = None
-            if wish.processor_class:
-                processor = load_processor(wish.processor_class, path, self.processor, **self._source)
+            kind = wish.processor_class
+            processor: Any = load_processor(kind, path, self.processor, **self._source) if kind else None
         if hasattr(processor, "pad_token_id"):
             settle_pad(processor, config)
         return Described(processor, labels, config)
@@ -221,7 +221,7 @@ class Pretrained(Model, name="pretrained"):
                     str(Path(path).absolute()) if Path(path).is_dir() else path,  # An adapter's config will name it.
                     config=described.config,
                     dtype=self._dtype(wish),
-                    ignore_mismatched_sizes=wish.train or path != described_by,
+                    ignore_mismatched_sizes=wish.train or path != described_by or wish.classes is not None,
                     output_loading_info=True,
                     use_safetensors=True,
                     **placing,
@@ -237,7 +237,7 @@ class Pretrained(Model, name="pretrained"):
         if wish.train and labels and not new and labels != own and not nameless(own):
             # As many labels as before, but others: what the head knows of the old ones misleads.
             new = renewed_head(network)
-        if new and not wish.train and path == described_by:
+        if new and not wish.train and path == described_by and wish.classes is None:
             raise UserError(
                 f"model.path={self.path}: it has no trained head for this task (no weights for {', '.join(new[:3])}); "
                 "train it first, or give the folder of a model that was trained for it"
