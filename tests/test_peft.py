@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import LM
 from reopened import by_xp, logits, reopened
 
 from xp.adapter.folder import methods
@@ -91,6 +92,40 @@ def test_every_method_trains_and_opens_again_with_the_same_logits(
         if isinstance(found, str) or not np.array_equal(found, expected[kind]):
             wrong[kind] = found if isinstance(found, str) else f"{np.abs(found - expected[kind]).max()} apart"
     assert wrong == {}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["peft=trainable_tokens", "peft.options.token_indices=[5000]"],
+         "peft.options.token_indices: there is no token 5000; this model has those from 0 to "),
+        (["peft=lora", "peft.options.trainable_token_indices=[5,5000]"],
+         "peft.options.trainable_token_indices: there is no token 5000; this model has those from 0 to "),
+        (["peft=lora", "peft.options.trainable_token_indices={lm_head: [-1]}"],
+         "peft.options.trainable_token_indices: there is no token -1; this model has those from 0 to "),
+        (["peft=lora", "peft.options.layer_replication=[[0,9]]"],
+         "peft.options.layer_replication: there are no layers [0, 9]; this model has 2: give [<first>, <one after the"),
+        (["peft=vera", "peft.options.r=-1"], "peft.options.r=-1: it is a number of things; give 1 or more"),
+        (["peft=prefix", "peft.options.num_virtual_tokens=0"],
+         "peft.options.num_virtual_tokens=0: it is a number of things; give 1 or more"),
+        (["peft=oft", "peft.options.r=-1"], "peft.options.r=-1: it is a number of things; give 1 or more"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("model", ["scratch", "pretrained"])
+def test_what_does_not_fit_the_network_is_one_line(
+    model: str, given: list[str], message: str, base: str, run: Ran
+) -> None:
+    """On a network without weights, and on one that has them."""
+    with pytest.raises(UserError) as caught:
+        run(*LM, *([PRETRAINED, f"model.path={base}"] if model == "pretrained" else []), *given)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_peft_raises_on_weights_is_one_line(base: str, run: Ran) -> None:
+    """Where a network without weights cannot tell."""
+    with pytest.raises(UserError, match=r"^peft: VERA: "):
+        run(*LM, PRETRAINED, f"model.path={base}", "peft=vera", f"peft.options.projection_prng_key={1 << 80}")
 
 
 def logits_of(base: str) -> Any:

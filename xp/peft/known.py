@@ -49,6 +49,12 @@ INITIALISATIONS = r"True|False|gaussian|orthogonal|pissa|pissa_niter_\d+|olora|e
 ELSEWHERE = {"use_asa", "kasa_config", "monteclora_config", "auxiliary_loss_weight", "opt_weighted_loss_type"}
 """Options that only peft's own losses and trainers honour; xp has the task's loss and its own loop."""
 
+COUNTS = {
+    "r", "init_r", "target_r", "num_virtual_tokens", "num_tasks", "encoder_hidden_size", "n_frequency", "num_vectors",
+    "vector_length", "adapter_len", "adapter_layers",
+}  # fmt: skip
+"""Options that are numbers of things of which there must be some; OFT's r is what its block size leaves open."""
+
 
 def check_type(kind: str) -> str:
     """A method's name as peft spells it.
@@ -84,6 +90,8 @@ def check_options(kind: str, given: dict[str, Any], settings: dict[str, str]) ->
             raise ValueError(f"options.{name}: xp decides that itself; leave it out")
         if name in ELSEWHERE:
             raise ValueError(f"options.{name}: peft honours it in its own loss or trainer alone; leave it out")
+        if name in COUNTS and type(given[name]) is int and given[name] < (name != "r" or "oft_block_size" not in known):
+            raise ValueError(f"options.{name}={given[name]}: it is a number of things; give 1 or more")
         if name == "init_lora_weights" and str(given[name]).startswith(("pissa", "olora")):
             _check_alone(kind, given)
         if name == "init_lora_weights" and not re.fullmatch(INITIALISATIONS, str(given[name])):

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from xp.adapter import NEW, Several, activate, kind_of, surround
+from xp.adapter import NEW, Several, activate, surround
 from xp.adapter.loading import HARMLESS
 from xp.error import UserError
-from xp.peft import initial, known, layers
+from xp.peft import fitting, initial, known, layers
 from xp.peft.base import Purpose, trained_in_float32
+from xp.peft.further import further
 from xp.peft.options import typed
 
 if TYPE_CHECKING:
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
     from peft import PeftConfig
     from transformers import PreTrainedModel
+
+WRONG = (ValueError, TypeError, LookupError, AttributeError, AssertionError, ImportError, RuntimeError)
+"""What peft and torch raise on settings that do not fit."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,7 @@ class Method:
             UserError: the settings do not fit the network or its adapter.
         """
         if under is None and hasattr(network, "peft_config"):
-            return self._further(network)
+            return further(self, network)
         if getattr(network, "quantization_method", None) is not None and not known.takes_quantized(self.kind):
             raise UserError(
                 f"peft: {self.kind} has no layers for quantized weights; set model.quantization to null, or use one "
@@ -114,35 +117,7 @@ class Method:
             purpose.say(saved)
         return trained_in_float32(surround(adapted))
 
-    def _further(self, network: PreTrainedModel) -> PreTrainedModel:
-        """The adapter that the network came with, if it is one of these settings."""
-        there: Any = network.active_peft_config
-        kind = kind_of(there)
-        if kind != self.kind:
-            raise UserError(
-                f"peft: this is {self.kind}, and model.path has an adapter of {kind}; give peft.type={kind} to train "
-                "it further, or peft=none to merge it"
-            )
-        if kind == "ADALORA":
-            raise UserError(
-                "peft: AdaLoRA has taken rank away by its schedule, and cannot be trained further; give peft=none to "
-                "merge it, or start from its base"
-            )
-        given = self._lasting()
-        if isinstance(self.target_modules, list):
-            given["target_modules"] = self.target_modules
-        for name, wanted in given.items():
-            value = getattr(there, name)
-            value = sorted(value) if isinstance(value, (set, frozenset)) else value
-            if json.loads(json.dumps(value, default=str)) != (sorted(wanted) if isinstance(wanted, list) else wanted):
-                key = "peft.target_modules" if name == "target_modules" else self.setting(name)
-                raise UserError(
-                    f"{key}={wanted}: the adapter in model.path has {value}; "
-                    "give the same to train it further, or peft=none to merge it and train all weights"
-                )
-        return trained_in_float32(network)
-
-    def _lasting(self) -> dict[str, Any]:
+    def lasting(self) -> dict[str, Any]:
         """The options that an adapter must have which is trained further.
 
         Raises:
@@ -224,21 +199,25 @@ class Method:
         if config.is_prompt_learning and config.task_type not in MODEL_TYPE_TO_PEFT_MODEL_MAPPING:
             tasks = ", ".join(MODEL_TYPE_TO_PEFT_MODEL_MAPPING)
             raise UserError(f"peft: {self.kind} is for tasks that peft calls {tasks}; this is none of them")
-        with warnings.catch_warnings(record=True) as caught, self._explained(network):
+        with warnings.catch_warnings(record=True) as caught, self._explained(network, empty):
             warnings.simplefilter("always")
+            fitting.check(self, network)
             adapted = get_peft_model(network, config, low_cpu_mem_usage=empty)
         return adapted, _told(caught)
 
     @contextmanager
-    def _explained(self, network: PreTrainedModel | None = None) -> Iterator[None]:
-        """Turns what peft raises on settings that do not fit into a `UserError`."""
+    def _explained(self, network: PreTrainedModel | None = None, empty: bool = False) -> Iterator[None]:
+        """Turns what peft raises on settings that do not fit into a `UserError`.
+
+        What a network without weights cannot do, or one with them for want of memory, is no fault of theirs.
+        """
         try:
             yield
         except UserError:
             raise
-        except NotImplementedError:
-            raise
-        except (ValueError, TypeError, KeyError, AttributeError, AssertionError, ImportError) as error:
+        except WRONG as error:
+            if isinstance(error, RuntimeError) and (empty or "memory" in str(error) or "alloc" in str(error).lower()):
+                raise
             said = " ".join(str(error).split())
             unmatched = "not found in the base model" in said or "No modules were targeted" in said
             if network is not None and unmatched:

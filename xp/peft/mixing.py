@@ -61,7 +61,8 @@ class Mixture(Method):
         folders = read(self.options, purpose.locate)
         purpose.say(f"xlora mixes {len(folders)} experts: {', '.join(folders)}")
 
-    def _lasting(self) -> dict[str, Any]:
+    def lasting(self) -> dict[str, Any]:
+        """The options but the experts."""
         if self.options.get("adapters"):
             raise UserError(f"{SETTING}: the X-LoRA in model.path has its own experts; leave them out")
         return {name: value for name, value in self.options.items() if name != "adapters"}
