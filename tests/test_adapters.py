@@ -101,6 +101,8 @@ def test_a_training_of_one_of_several_goes_on(base: str, two: dict[str, str], co
     ("given", "message"),
     [
         (["peft.active=laws"], "peft.active=laws: there is no such adapter. Did you mean 'law'?"),
+        (["command=evaluate", "peft.active=[law,verse,law]"],
+         "peft.active: law is there twice, and would count twice; give it once"),
         (["peft.trained=verze"], "peft.trained=verze: there is no such adapter. Did you mean 'verse'?"),
         (["peft.trained=law", "peft.active=verse"],
          "peft.trained=law: it takes no part in what is trained; add it to peft.active"),

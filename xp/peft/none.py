@@ -35,6 +35,9 @@ class NoPeft(Peft, name="none"):
             for name in names:
                 if name not in self.adapters:
                     raise ValueError(f"{setting}={name}: {self._missing(name)}")
+        for name in self._active:
+            if self._active.count(name) > 1:
+                raise ValueError(f"active: {name} is there twice, and would count twice; give it once")
         if self.active is not None and not self.adapters:
             raise ValueError("active: there are no adapters; give peft.adapters={<name>: <folder>}")
         if self.trained is not None and self.trained not in self._active:
