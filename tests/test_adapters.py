@@ -101,6 +101,8 @@ def test_a_training_of_one_of_several_goes_on(base: str, two: dict[str, str], co
     ("given", "message"),
     [
         (["peft.active=laws"], "peft.active=laws: there is no such adapter. Did you mean 'law'?"),
+        (["command=predict", "peft.trained=law", "peft.active=verse", "inputs=apple"],
+         "peft.trained=law: command=predict trains nothing; leave it out"),
         (["command=evaluate", "peft.active=[law,verse,law]"],
          "peft.active: law is there twice, and would count twice; give it once"),
         (["peft.trained=verze"], "peft.trained=verze: there is no such adapter. Did you mean 'verse'?"),
@@ -131,6 +133,12 @@ def test_wrong_settings_are_one_line(given: list[str], message: str, compose: Ca
     with pytest.raises(UserError) as caught:
         compose("model=bundled", "peft.adapters={law: x, verse: y}", *given)
     assert str(caught.value) == message
+
+
+def test_the_weights_of_a_merge_are_those_of_adapters_with_names(compose: Callable[..., Run]) -> None:
+    """The name of the one in model.path is none of a user's."""
+    with pytest.raises(UserError, match=r"^merge.weights: they are those of peft.adapters, and there are none; leave"):
+        compose("command=merge", "model=bundled", "merge.weights={default: 0.5}")
 
 
 def test_an_adapter_on_another_base_is_refused(base: str, two: dict[str, str], run: Ran) -> None:

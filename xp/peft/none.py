@@ -40,8 +40,6 @@ class NoPeft(Peft, name="none"):
                 raise ValueError(f"active: {name} is there twice, and would count twice; give it once")
         if self.active is not None and not self.adapters:
             raise ValueError("active: there are no adapters; give peft.adapters={<name>: <folder>}")
-        if self.trained is not None and self.trained not in self._active:
-            raise ValueError(f"trained={self.trained}: it takes no part in what is trained; add it to peft.active")
         return self
 
     def _missing(self, name: str) -> str:
@@ -71,6 +69,11 @@ class NoPeft(Peft, name="none"):
 
     def check_use(self, command: str, model: str, merged: list[str]) -> None:
         """Adapters that there are need their base, and one that is to be trained."""
+        if merged and not self.adapters and command == "merge":
+            raise ValueError(
+                "merge.weights: they are those of peft.adapters, and there are none; leave them out, or give the base "
+                "as model.path, and peft.adapters={<name>: <folder>}"
+            )
         for name in merged:
             if name not in self.adapters:
                 raise ValueError(f"merge.weights.{name}: {self._missing(name)}")
@@ -88,6 +91,8 @@ class NoPeft(Peft, name="none"):
             )
         if command not in ("train", "show") and self.trained is not None:
             raise ValueError(f"peft.trained={self.trained}: command={command} trains nothing; leave it out")
+        if self.trained is not None and self.trained not in self._active:
+            raise ValueError(f"peft.trained={self.trained}: it takes no part in what is trained; add it to peft.active")
 
     def apply(self, network: PreTrainedModel, purpose: Purpose) -> PreTrainedModel:
         """The network itself; an adapter that ``model.path`` has is merged into it first."""
