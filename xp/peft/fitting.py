@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from xp.error import UserError
+from xp.error import UserError, nearest
 
 if TYPE_CHECKING:
     from torch import nn
@@ -21,14 +23,55 @@ def check(method: Method, network: PreTrainedModel) -> None:
         network: without an adapter; its weights may be on torch's meta device.
 
     Raises:
-        UserError: tokens or layers beyond its last.
+        UserError: layers of no such name, tokens or layers beyond its last.
     """
+    names = [name for name, _ in network.named_modules() if name]
+    check_names("peft.modules_to_save", method.modules_to_save, names)
+    for option in ("exclude_modules", "feedforward_modules"):
+        if isinstance(method.options.get(option), list):
+            check_names(f"peft.options.{option}", method.options[option], names)
     if "token_indices" in method.options:
         _check_tokens("peft.options.token_indices", method.options["token_indices"], network, method.target_modules)
     tokens = method.options.get("trainable_token_indices") or {}
     for name, numbers in (tokens if isinstance(tokens, dict) else {None: tokens}).items():
         _check_tokens("peft.options.trainable_token_indices", numbers, network, name)
     _check_replication(method.options.get("layer_replication") or [], network)
+
+
+def check_adapted(method: Method, adapted: Any) -> None:
+    """Refuse what has come to nothing.
+
+    Args:
+        method: what was set.
+        adapted: the network with the adapter.
+
+    Raises:
+        UserError: some of the layers to adapt are not there, or ranks or scales are for none that is adapted.
+    """
+    config = adapted.active_peft_config
+    left = config.target_modules if hasattr(config, "target_modules") else None  # peft has renamed those of experts.
+    if isinstance(method.target_modules, list):
+        names = [name for name, _ in adapted.get_base_model().named_modules()]
+        check_names("peft.target_modules", [name for name in method.target_modules if name in (left or ())], names)
+    targeted = getattr(adapted.base_model, "targeted_module_names", [])
+    for option in ("rank_pattern", "alpha_pattern"):
+        for pattern in method.options.get(option) or {} if targeted else ():
+            if not any(re.match(rf"(.*\.)?({pattern})$", name) for name in targeted):
+                raise UserError(
+                    f"peft.options.{option}: no adapted layer matches {pattern}.{nearest(pattern, _last(targeted))}"
+                )
+
+
+def check_names(key: str, wanted: list[str], names: list[str]) -> None:
+    """Refuse a name that no layer has, or ends with."""
+    for word in wanted:
+        if not any(f".{name}".endswith(f".{word}") for name in names):
+            raise UserError(f"{key}: no layer of this model is called {word}.{nearest(word, _last(names))}")
+
+
+def _last(names: Iterable[str]) -> set[str]:
+    """The last words of layers' names, without those that are numbers."""
+    return {word for name in names if not (word := name.rpartition(".")[2]).isdigit()}
 
 
 def _check_tokens(key: str, numbers: list[int], network: PreTrainedModel, layer: str | list[str] | None) -> None:

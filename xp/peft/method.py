@@ -203,6 +203,7 @@ class Method:
             warnings.simplefilter("always")
             fitting.check(self, network)
             adapted = get_peft_model(network, config, low_cpu_mem_usage=empty)
+            fitting.check_adapted(self, adapted)
         return adapted, _told(caught)
 
     @contextmanager
