@@ -140,6 +140,23 @@ def test_what_peft_raises_on_weights_is_one_line(base: str, run: Ran) -> None:
         run(*LM, PRETRAINED, f"model.path={base}", "peft=vera", f"peft.options.projection_prng_key={1 << 80}")
 
 
+def test_an_adapter_is_not_trained_further_under_other_settings(base: str, run: Ran) -> None:
+    given = [*LM, PRETRAINED, "peft=lora"]
+    model = run(*given, f"model.path={base}", "peft.target_modules=[q_proj]")["model"]
+    for more, message in (
+        (
+            "peft.modules_to_save=[lm_head]",
+            r"peft.modules_to_save=\['lm_head'\]: the adapter in model.path has \[\]; give",
+        ),
+        ("peft.target_modules=.*q_proj", r"peft.target_modules=.*q_proj: the adapter in model.path has \['q_proj'\]; "),
+    ):
+        with pytest.raises(UserError, match=message):
+            run(*given, f"model.path={model}", more)
+    held = run(*given, f"model.path={base}", "peft.target_modules=.*q_proj", "peft.modules_to_save=[lm_head]")["model"]
+    further = [f"model.path={held}", "peft.target_modules=.*q_proj", "peft.modules_to_save=[lm_head]"]
+    assert run(*given, *further)["trainable"] > 300 * 32
+
+
 def logits_of(base: str) -> Any:
     from transformers import AutoModelForCausalLM
 
