@@ -157,6 +157,17 @@ def test_an_adapter_is_not_trained_further_under_other_settings(base: str, run: 
     assert run(*given, *further)["trainable"] > 300 * 32
 
 
+@pytest.mark.parametrize(("one", "other"), [("ia3", "lora"), ("lora", "ia3"), ("prefix", "lora")])
+def test_an_adapter_of_another_method_is_trained_further_as_it_is_said(
+    one: str, other: str, base: str, run: Ran
+) -> None:
+    model = run(*LM, PRETRAINED, f"model.path={base}", f"peft={one}")["model"]
+    with pytest.raises(UserError, match="give peft=any peft.type=[A-Z3_]+ to train it further") as caught:
+        run(*LM, PRETRAINED, f"model.path={model}", f"peft={other}")
+    advice = str(caught.value).partition("give ")[2].split()[:2]
+    assert run(*LM, PRETRAINED, f"model.path={model}", *advice)["trainable"]
+
+
 def logits_of(base: str) -> Any:
     from transformers import AutoModelForCausalLM
 

@@ -29,7 +29,7 @@ def further(method: Method, network: PreTrainedModel) -> PreTrainedModel:
     kind = kind_of(there)
     if kind != method.kind:
         raise UserError(
-            f"peft: this is {method.kind}, and model.path has an adapter of {kind}; give peft.type={kind} "
+            f"peft: this is {method.kind}, and model.path has an adapter of {kind}; give peft=any peft.type={kind} "
             "to train it further, or peft=none to merge it"
         )
     if kind == "ADALORA":
