@@ -157,6 +157,13 @@ def test_an_adapter_is_not_trained_further_under_other_settings(base: str, run: 
     assert run(*given, *further)["trainable"] > 300 * 32
 
 
+def test_a_method_with_a_yaml_stays_what_it_is_called(compose: Callable[..., Run]) -> None:
+    with pytest.raises(UserError, match=r"^peft.type=LORA: peft=ia3 is IA3; give peft=any peft.type=LORA$"):
+        compose("peft=ia3", "peft.type=LORA")
+    assert compose("peft=ia3", "peft.type=ia3").peft.name == "any"
+    assert compose("peft=any", "peft.type=LORA").peft.name == "any"
+
+
 @pytest.mark.parametrize(("one", "other"), [("ia3", "lora"), ("lora", "ia3"), ("prefix", "lora")])
 def test_an_adapter_of_another_method_is_trained_further_as_it_is_said(
     one: str, other: str, base: str, run: Ran

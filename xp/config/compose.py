@@ -111,12 +111,21 @@ def settled(found: Any, choices: dict[str, str], config_dir: str | None, said: I
     plain: dict[str, Any] = {str(key): value for key, value in found.items()}
     model = plain.get("model")
     path = model.get("path") if isinstance(model, dict) else None
-    if isinstance(path, str) and path != naming.stated_path(choices["model"], folders(config_dir)):
+    if isinstance(path, str) and path != naming.stated("model.path", choices["model"], folders(config_dir)):
         choices = choices | {"model": naming.model_name(path) or choices["model"]}
+    _check_method(plain.get("peft"), choices, config_dir)
     if "choices" in plain:
         raise UserError("choices: xp fills this in; choose with <group>=<choice>, or in a defaults list")
     consent.check(plain, said)
     return plain | {"choices": choices}
+
+
+def _check_method(peft: Any, choices: dict[str, str], config_dir: str | None) -> None:
+    """Refuse another method under the name of one that has a yaml: the run would be called after what it is not."""
+    kind = str(peft.get("type")) if isinstance(peft, dict) and "type" in peft else None
+    own = naming.stated("peft.type", choices["peft"], folders(config_dir)) if kind is not None else None
+    if kind is not None and own not in (None, "???") and kind.upper().replace("-", "_") != str(own).upper():
+        raise UserError(f"peft.type={kind}: peft={choices['peft']} is {own}; give peft=any peft.type={kind}")
 
 
 def shown(overrides: list[str], config_dir: str | None, package: str | None, resolve: bool) -> str:

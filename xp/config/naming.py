@@ -116,16 +116,16 @@ def _safe(name: str) -> str:
     return re.sub(r"[^\w.-]+", "-", name).strip("-.")[:LONGEST].rstrip("-.")
 
 
-def stated_path(choice: str, folders: Iterable[Path]) -> str | None:
-    """The path that a yaml of ``model/`` states, or one of its group that it is based on; None where there is none."""
+def stated(key: str, choice: str, folders: Iterable[Path]) -> str | None:
+    """What a yaml states for a key, such as ``model.path``, or one of its group that it is based on; None: nothing."""
     import yaml
 
-    known = [*folders]
-    file = next((each for folder in known if (each := folder / "model" / f"{choice}.yaml").is_file()), None)
+    known, (group, _, name) = [*folders], key.partition(".")
+    file = next((each for folder in known if (each := folder / group / f"{choice}.yaml").is_file()), None)
     settings = (yaml.safe_load(file.read_text()) or {}) if file is not None else {}
     bases = [each for each in settings.get("defaults", []) if isinstance(each, str) and each != "_self_"]
-    stated = [settings.get("path"), *(stated_path(base, known) for base in bases)]
-    return next((path for path in stated if path is not None), None)
+    found = [settings.get(name), *(stated(f"{group}.{name}", base, known) for base in bases)]
+    return next((value for value in found if value is not None), None)
 
 
 def tasks(folders: Iterable[Path]) -> list[dict[str, str]]:
