@@ -71,6 +71,12 @@ class Folder:
             heads = [weights.get_slice(name).get_shape() for name in weights.keys() if self.holds(name)]  # noqa: SIM118
         return min((shape[0] for shape in heads if len(shape) == 2), default=None)
 
+    @property
+    def give(self) -> str:
+        """What to do where the network is not its base; where others share it, it is the model itself."""
+        setting = "model.base" if self.key.startswith("model.path=") else "model.path"
+        return f"give {setting}=<the one that it was trained on>"
+
     def beside(self) -> dict[str, Folder]:
         """The adapters that took part while it was trained, which lie in it, by their names.
 
@@ -236,5 +242,5 @@ def check_sizes(folder: Folder, changed: dict[str, Any], there: Any, here: Any) 
         if old != new and name not in changed:
             raise UserError(
                 f"{folder.key}: it was trained on another base than {here.name_or_path}: {name} is {old} there, {new} "
-                "here; give model.base=<the one that it was trained on>"
+                f"here; {folder.give}"
             )

@@ -100,7 +100,6 @@ def explained(folder: Folder, network: Any, notes: list[str]) -> Iterator[None]:
     """Turns what peft raises, or warns of, on an adapter that does not fit into a `UserError`; keeps other warnings."""
     base = getattr(network, "name_or_path", "") or "this model"
     other = f"it was trained on another base than {base}"
-    give = "give model.base=<the one that it was trained on>"
     try:
         with warnings.catch_warnings(record=True) as caught, unpickled():
             warnings.simplefilter("always")
@@ -112,16 +111,18 @@ def explained(folder: Folder, network: Any, notes: list[str]) -> Iterator[None]:
         size = re.search(r"size mismatch for (\S+): .*? shape torch.Size\((.*?)\) .*?torch.Size\((.*?)\)", said)
         if size:
             name = size[1].removeprefix("base_model.model.")
-            raise UserError(f"{folder.key}: {other}: {name} is {size[2]} there, {size[3]} here; {give}") from error
+            raise UserError(
+                f"{folder.key}: {other}: {name} is {size[2]} there, {size[3]} here; {folder.give}"
+            ) from error
         if "not found in the base model" in said:
-            raise UserError(f"{folder.key}: {other}, which has none of its layers; {give}") from error
+            raise UserError(f"{folder.key}: {other}, which has none of its layers; {folder.give}") from error
         said = CONVERT if isinstance(error, Pickled) else said[:300]
         raise UserError(f"{folder.key}: the {folder.kind} adapter cannot be loaded: {said}") from error
     for line in (" ".join(str(each.message).split()) for each in caught):
         if line.startswith("Found missing adapter keys"):
             lost = re.search(r"\['([^']+)'", line)
             raise UserError(
-                f"{folder.key}: the adapter has no weights for {lost[1] if lost else line}; {other}; {give}"
+                f"{folder.key}: the adapter has no weights for {lost[1] if lost else line}; {other}; {folder.give}"
             )
         if not HARMLESS.match(line):
             notes.append(f"peft: {line}")
