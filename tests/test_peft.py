@@ -107,6 +107,11 @@ def test_every_method_trains_and_opens_again_with_the_same_logits(
          "peft.options.layer_replication: there are no layers [0, 9]; this model has 2: give [<first>, <one after the"),
         (["peft=lora", "peft.modules_to_save=[lm_hed,embed_tokens]"],
          "peft.modules_to_save: no layer of this model is called lm_hed. Did you mean 'lm_head'?"),
+        (["peft=lora", "peft.target_modules=q_proj"],
+         "peft.target_modules=q_proj: no layer of this model matches. A string is a regular expression of a whole "
+         "name, and a list has names. Did you mean [q_proj]? Its linear layers: "),
+        (["peft=lora", "peft.target_modules=all_linear"],
+         "peft.target_modules=all_linear: no layer of this model matches. Did you mean 'all-linear'? Its linear"),
         (["peft=lora", "peft.target_modules=[q_proj,v_prj]"],
          "peft.target_modules: no layer of this model is called v_prj. Did you mean 'v_proj'?"),
         (["peft=lora", "peft.options.exclude_modules=[q_proj,v_prj]"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -91,7 +92,11 @@ def nothing(wanted: str | list[str] | None, network: PreTrainedModel) -> UserErr
     """That no layer matches, with those that there are."""
     there = linear(network)
     first = wanted if isinstance(wanted, str) else [*(wanted or []), ""][0]
+    hint = nearest(first, [*there, "all-linear"])
+    if isinstance(wanted, str) and "'all-linear'" not in hint:
+        hint = " A string is a regular expression of a whole name, and a list has names." + hint.replace("'", "")
+        hint = re.sub(r"Did you mean (\S+)\?", r"Did you mean [\1]?", hint)
     return UserError(
-        f"peft.target_modules={wanted}: no layer of this model matches.{nearest(first, there)} "
-        f"Its linear layers: {', '.join(there)}; or all-linear"
+        f"peft.target_modules={wanted}: no layer of this model matches.{hint} Its linear layers: {', '.join(there)}; "
+        "or all-linear"
     )
