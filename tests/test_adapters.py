@@ -188,7 +188,7 @@ def test_virtual_tokens_work_alone(base: str, two: dict[str, str], run: Ran) -> 
     assert run("command=evaluate", *given)["metrics"]
     with pytest.raises(UserError, match=r"^peft.active=\[soft,softer\]: soft has virtual tokens, which work alone"):
         run("command=evaluate", *given, "peft.active=[soft,softer]")
-    with pytest.raises(UserError, match=r"peft.adapters.soft=.*: the PROMPT_TUNING adapter cannot be loaded"):
+    with pytest.raises(UserError, match=r"peft.adapters.soft=.*: this is PROMPT_TUNING, and law is LORA; peft has"):
         run("command=evaluate", *adapters(base, two | {"soft": prompt}))
 
 

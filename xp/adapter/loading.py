@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from xp.adapter import experts
-from xp.adapter.folder import Folder
+from xp.adapter.folder import Folder, kind_of
 from xp.adapter.surroundings import surround
 from xp.error import UserError
 from xp.unpickled import Pickled, unpickled
@@ -75,6 +75,12 @@ def put_on_another(network: Any, folder: Folder, name: str, notes: list[str]) ->
     Raises:
         UserError: it is of another method, or for another base.
     """
+    first, other = next(iter(network.peft_config.items()))
+    if kind_of(other) != folder.kind:
+        raise UserError(
+            f"{folder.key}: this is {folder.kind}, and {first} is {kind_of(other)}; peft has adapters of one method "
+            "beside each other: use them one at a time, or command=merge on one and the other on what it saves"
+        )
     with explained(folder, network, notes):
         network.load_adapter(folder.path, name, torch_device=str(network.device))
 
