@@ -390,9 +390,12 @@ def test_what_cannot_be_merged_is_one_line(base: str, two: dict[str, str], run: 
     with pytest.raises(UserError, match="quantized weights take no update; leave out model.quantization"):
         run("command=merge", *adapters(base, two), "model.quantization=nf4")
     with pytest.raises(
-        UserError, match=r"^peft.adapters: LORA cannot be merged into the base: .* must have the same r value"
+        UserError,
+        match=r"^peft.adapters: LORA cannot be merged into the base: those with unequal ranks are not summed up so",
     ):
         run("command=merge", *adapters(base, two, "merge.weights={law: 1, verse: 1}", "merge.combination=linear"))
+    with pytest.raises(UserError, match=r"^peft.active=\[\]: none of the adapters is active, so there is nothing"):
+        run("command=merge", *adapters(base, two, "peft.active=[]"))
     with pytest.raises(UserError, match=r"^peft=lora: command=merge makes no adapter; leave it out$"):
         run("command=merge", "model=pretrained", f"model.path={two['law']}", "peft=lora")
 

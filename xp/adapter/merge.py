@@ -69,9 +69,9 @@ def merged(network: Any, merge: Merge, key: str) -> tuple[PreTrainedModel, float
     names = [*merge.weights] or active(network)
     kinds = {kind_of(network.peft_config[name]) for name in names}
     mixed = any(kind_of(config) == experts.KIND for config in network.peft_config.values())
+    if not names:
+        raise UserError("peft.active=[]: none of the adapters is active, so there is nothing to merge; give some")
     try:
-        if not names:
-            raise NotImplementedError("none of them is active")
         if mixed:
             raise NotImplementedError("X-LoRA mixes them anew for each token")
         if not hasattr(network, "merge_and_unload"):
@@ -82,9 +82,17 @@ def merged(network: Any, merge: Merge, key: str) -> tuple[PreTrainedModel, float
         whole: PreTrainedModel = network.merge_and_unload(safe_merge=True)
     except (NotImplementedError, AttributeError, TypeError, ValueError) as error:
         raise UserError(
-            f"{key}: {' and '.join(sorted(kinds))} cannot be merged into the base: {' '.join(str(error).split())[:200]}"
+            f"{key}: {' and '.join(sorted(kinds))} cannot be merged into the base: {_said(error)}"
         ) from error
     return whole, max(changes, default=0.0)
+
+
+def _said(error: Exception) -> str:
+    """What peft says, and what helps where it is known."""
+    said = " ".join(str(error).split())[:200]
+    if "must have the same r" in said:
+        return "those with unequal ranks are not summed up so; give merge.combination=cat, or one with svd"
+    return said
 
 
 def _watched(network: Any) -> list[float]:
