@@ -182,6 +182,28 @@ def test_classifiers_are_merged_and_share_their_labels(run: Ran, corpus: Path) -
     assert run(*plain, f"model.path={merged}")["metrics"] == pytest.approx(scores, rel=1e-4)
 
 
+def test_names_that_peft_suspects_are_names_like_others(
+    base: str, two: dict[str, str], compose: Callable[..., Run], run: Ran, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Those within the names of its own weights; an adapter for other layers is refused under them, too."""
+    for name, how in (("a", "first"), ("lora", "first"), ("lora_", "second")):
+        there = {name: two["law"]} if how == "first" else {"x": two["verse"], name: two["law"]}
+        network = opened(compose("command=evaluate", *adapters(base, there, f"peft.active={name}")))
+        alone = opened(compose("command=evaluate", *LM, "model=pretrained", f"model.path={two['law']}"))
+        assert torch.equal(logits(network), logits(alone))
+    capsys.readouterr()
+    run("command=evaluate", *adapters(base, {"a": two["law"]}))
+    assert "should not be contained" not in capsys.readouterr().out
+    deep = run(*LM, "model.config.num_hidden_layers=3", "runs_folder=deeper")["model"]
+    shutil.copytree(
+        run(*LM, "model=pretrained", f"model.path={base}", "peft=lora", "peft.target_modules=[q_proj]")["model"], "bare"
+    )
+    for file in ("config.json", "generation_config.json"):
+        Path("bare", file).unlink(missing_ok=True)
+    with pytest.raises(UserError, match="the adapter has no weights for .*layers.2"):
+        run("command=evaluate", *adapters(deep, {"a": "bare"}))
+
+
 def test_virtual_tokens_work_alone(base: str, two: dict[str, str], run: Ran) -> None:
     prompt = run(*LM, "model=pretrained", f"model.path={base}", "peft=prompt")["model"]
     given = adapters(base, {"soft": prompt, "softer": prompt})
@@ -499,7 +521,9 @@ def test_a_killed_training_of_an_adapter_ends_as_if_nothing_had_happened(
 # Methods that do more than take gradient steps
 
 
-def test_adalora_moves_its_rank_and_keeps_its_factors_apart(base: str, run: Ran) -> None:
+def test_adalora_moves_its_rank_and_keeps_its_factors_apart(
+    base: str, run: Ran, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Each layer began with a rank of 3; at the end the budget is one a layer, in layers that need it."""
     given = [*LM, "model=pretrained", f"model.path={base}", "peft=adalora", "training.max_steps=12"]
     result = run(*given, ALLOCATED)
@@ -517,7 +541,9 @@ def test_adalora_moves_its_rank_and_keeps_its_factors_apart(base: str, run: Ran)
         run(*again, "peft=adalora", ALLOCATED)
     with pytest.raises(UserError, match=r"peft.adapters.law=\S+: AdaLoRA has taken rank away"):
         run(*adapters(base, {"law": result["model"]}, "peft.trained=law"))
-    assert run("command=evaluate", *again)["metrics"]
+    capsys.readouterr()
+    assert run("command=evaluate", *again)["metrics"] == result["metrics"]
+    assert "rank_pattern" not in capsys.readouterr().out
 
 
 def test_what_adalora_remembers_of_its_weights_comes_back(base: str) -> None:

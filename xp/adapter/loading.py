@@ -21,6 +21,7 @@ HARMLESS = re.compile(
     "fan_in_fan_out is set to|`is_gradient_checkpointing` is deprecated|Failed to load the CUDA extension"
     "|Unsupported layer type|Detected that the base layer has no bias term|Sparse invariant checks"
     "|lora with eva initialization|The PEFT config's `base_model_name_or_path` was renamed"
+    "|Adapter name '[^']*' should not be contained in the prefix|The following rank_pattern keys did not match"
 )
 """Beginnings of peft's warnings that tell a user nothing: what it has set right itself, or does on every such layer."""
 
@@ -125,7 +126,7 @@ def explained(folder: Folder, network: Any, notes: list[str]) -> Iterator[None]:
         said = CONVERT if isinstance(error, Pickled) else said[:300]
         raise UserError(f"{folder.key}: the {folder.kind} adapter cannot be loaded: {said}") from error
     for line in (" ".join(str(each.message).split()) for each in caught):
-        if line.startswith("Found missing adapter keys"):
+        if "Found missing adapter keys" in line:  # Not at the beginning where peft says what may have been the cause.
             lost = re.search(r"\['([^']+)'", line)
             raise UserError(
                 f"{folder.key}: the adapter has no weights for {lost[1] if lost else line}; {other}; {folder.give}"
