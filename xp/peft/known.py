@@ -56,6 +56,10 @@ COUNTS = {
 """Options that are numbers of things of which there must be some; OFT's r is what its block size leaves open."""
 
 
+PATTERNS: dict[str, tuple[type, ...]] = {"rank_pattern": (int,), "alpha_pattern": (int, float)}
+"""Options that give layers numbers of their own, and of what type; AdaLoRA keeps something else in them."""
+
+
 def check_type(kind: str) -> str:
     """A method's name as peft spells it.
 
@@ -92,6 +96,8 @@ def check_options(kind: str, given: dict[str, Any], settings: dict[str, str]) ->
             raise ValueError(f"options.{name}: peft honours it in its own loss or trainer alone; leave it out")
         if name in COUNTS and type(given[name]) is int and given[name] < (name != "r" or "oft_block_size" not in known):
             raise ValueError(f"options.{name}={given[name]}: it is a number of things; give 1 or more")
+        if name in PATTERNS and kind != "ADALORA" and isinstance(given[name], dict):
+            _check_pattern(name, given[name])
         if name == "init_lora_weights" and str(given[name]).startswith(("pissa", "olora")):
             _check_alone(kind, given)
         if name == "init_lora_weights" and not re.fullmatch(INITIALISATIONS, str(given[name])):
@@ -99,6 +105,22 @@ def check_options(kind: str, given: dict[str, Any], settings: dict[str, str]) ->
             raise ValueError(
                 f"options.{name}={given[name]}: xp does not have this initialisation.{nearest(str(given[name]), words)}"
             )
+
+
+def _check_pattern(name: str, given: dict[Any, Any]) -> None:
+    """Refuse what is no number, or for no layer that could be.
+
+    Raises:
+        ValueError: such an entry.
+    """
+    for pattern, value in given.items():
+        try:
+            re.compile(str(pattern))
+        except re.error as error:
+            raise ValueError(f"options.{name}: {pattern} is no regular expression: {error}") from error
+        if type(value) not in PATTERNS[name] or value <= 0:
+            number = "whole number of 1 or more" if name == "rank_pattern" else "number above 0"
+            raise ValueError(f"options.{name}.{pattern}={value}: it must be a {number}")
 
 
 def _check_alone(kind: str, given: dict[str, Any]) -> None:
