@@ -202,6 +202,9 @@ def test_names_that_peft_suspects_are_names_like_others(
         Path("bare", file).unlink(missing_ok=True)
     with pytest.raises(UserError, match="the adapter has no weights for .*layers.2"):
         run("command=evaluate", *adapters(deep, {"a": "bare"}))
+    whole = run(*LM, "model=pretrained", f"model.path={deep}", "peft=lora")["model"]
+    with pytest.raises(UserError, match=r"peft.adapters.b=bare: the adapter has no weights for .*layers.2"):
+        run("command=evaluate", *adapters(deep, {"whole": whole, "b": "bare"}))
 
 
 def test_virtual_tokens_work_alone(base: str, two: dict[str, str], run: Ran) -> None:

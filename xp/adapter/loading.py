@@ -35,6 +35,9 @@ CONVERT = (
 RESTORED = ("PROMPT_TUNING", "PREFIX_TUNING", "CARTRIDGE")
 """Methods of virtual tokens whose folder holds what was trained, and not only what came of it."""
 
+SHARED = re.compile("vblora_vector_bank|prompt_encoder|unilora_theta_d|trainable_tokens_delta")
+"""Weights of an adapter that several layers share, which are in its folder once, or not at all."""
+
 
 def put_on(
     network: PreTrainedModel, folder: Folder, trainable: bool, notes: list[str], name: str = "default"
@@ -83,7 +86,10 @@ def put_on_another(network: Any, folder: Folder, name: str, notes: list[str]) ->
             "beside each other: use them one at a time, or command=merge on one and the other on what it saves"
         )
     with explained(folder, network, notes):
-        network.load_adapter(folder.path, name, torch_device=str(network.device))
+        found = network.load_adapter(folder.path, name, torch_device=str(network.device))
+        lost = [each for each in found.missing_keys if name in each.split(".") and not SHARED.search(each)]
+        if lost:  # Of the first adapter, peft says it itself.
+            warnings.warn(f"Found missing adapter keys while loading the checkpoint: {lost}.", stacklevel=1)
 
 
 def _trainable(network: Any, folder: Folder) -> None:
