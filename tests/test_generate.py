@@ -212,6 +212,20 @@ def test_what_cannot_be_answered_is_told_and_the_others_are(run: Run, capsys: An
         run(*GENERATE, asked(["x"]), "generation.max_new_tokens=512")
 
 
+def test_a_list_is_a_conversation_or_fails_alone(run: Run) -> None:
+    talk = [{"role": "user", "content": "what is apple"}]
+    rows = [{"prompt": talk}, {"text": ["apple", "cat"]}, {"text": talk}, {"code": ["a"]}, {"prompt": ["a"], "n": 1},
+            {"prompt": [{"role": "nobody", "content": "x"}]}, {"text": "x"}, {"messages": talk}]  # fmt: skip
+    Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = lines(run(*GENERATE, "inputs=rows.jsonl", "task=chat"))
+    wrong = "is a list; it must be a text, or a list of messages in a column messages"
+    assert [line.get("error", "").partition(". There is")[0] for line in found] == [
+        "", f"text: {wrong}", f"text: {wrong}", f"code: {wrong}", f"prompt: {wrong}",
+        "prompt[0]: there is no role 'nobody'", "", "",
+    ]  # fmt: skip
+    assert found[0]["text"] == found[-1]["text"]
+
+
 def test_networks_that_cannot_write_are_refused(run: Run, tmp_path: Path) -> None:
     from transformers import BertConfig, BertForMaskedLM, DistilBertConfig, DistilBertForMaskedLM
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 from xp.error import UserError
 from xp.task import Task
 from xp.task.conversation import prompt
-from xp.task.messages import Message, asked, question, tools
+from xp.task.messages import Message, asked, is_talk, question, tools
 from xp.task.rendering import render
 from xp.task.template import CONTROL
 
@@ -26,19 +26,23 @@ class Prompts(Task):
     generates: ClassVar[bool] = True
 
     def understood(self, value: Any, columns: Mapping[str, str]) -> dict[str, Any] | None:
-        """A conversation, in a list or in a column of messages; a column ``prompt`` where there is no ``text``."""
+        """A conversation, in a list or in a column of messages; a column ``prompt`` of either if there is no text."""
         if isinstance(value, list):
             return {"messages": asked(value)}
         if not isinstance(value, dict):
             return None
         names = {columns.get(part, part): part for part in (*CONVERSATIONS, "system", "tools")}
         row: dict[str, Any] = {names.get(str(name), str(name)): each for name, each in value.items()}
-        if any(name in row for name in CONVERSATIONS):
-            few = {name: row[name] for name in (*CONVERSATIONS, "system") if name in row}
-            return {"messages": question(few)} | ({"tools": tools(row)} if tools(row) else {})
         text = columns.get("text", "text")
+        talks = (*CONVERSATIONS, "prompt") if text not in row and is_talk(row.get("prompt")) else CONVERSATIONS
+        if any(name in row for name in talks):
+            few = {name: row[name] for name in (*talks, "system") if name in row}
+            return {"messages": question(few)} | ({"tools": tools(row)} if tools(row) else {})
         if text not in row and isinstance(row.get("prompt"), str) and row["prompt"].strip():
             return {"text": row["prompt"]}
+        name = next((each for each in (text, "prompt") if each in row), next(iter(row), text))
+        if isinstance(row.get(name), list):
+            raise UserError(f"{name}: is a list; it must be a text, or a list of messages in a column messages")
         return None
 
 

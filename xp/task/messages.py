@@ -114,6 +114,11 @@ def listened(messages: Any) -> list[Message]:
     return turns
 
 
+def is_talk(value: Any) -> bool:
+    """Whether a value is a list of messages, and not of the parts of one."""
+    return isinstance(value, list) and any(isinstance(each, dict) and {"role", "from"} & set(each) for each in value)
+
+
 def question(row: Mapping[str, Any]) -> list[Message] | None:
     """The conversation of a row that waits for an answer; None where the row has no column for one.
 
@@ -126,7 +131,7 @@ def question(row: Mapping[str, Any]) -> list[Message] | None:
     column = next((names[0] for names in SHAPES if names[0] in row), None)
     if column is None:
         return None
-    if column in PAIRS:
+    if column in PAIRS and not is_talk(row[column]):
         said = _text(row[column], column)
         more = _text(row["input"], "input") if column == "instruction" and row.get("input") else ""
         turns = asked([{"role": "user", "content": f"{said}\n\n{more}" if more else said}], column)
