@@ -181,6 +181,33 @@ def test_padding_is_on_the_left_and_of_no_consequence(run: Run, tmp_path: Path) 
     assert (line["finish"], line["new_tokens"]) == ("stop", 1)
 
 
+MARK = "{greenlist_ratio: 0.25, bias: 9, hashing_key: 15485863, seeding_scheme: SCHEME, context_width: 4}"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["generation.encoder_repetition_penalty=4"],
+        ["generation.no_repeat_ngram_size=1"],
+        ["generation.encoder_no_repeat_ngram_size=1"],
+        [f"generation.watermarking_config={MARK.replace('SCHEME', 'lefthash')}"],
+        [f"generation.watermarking_config={MARK.replace('SCHEME', 'selfhash')}"],
+    ],
+)
+def test_padding_counts_as_no_part_of_a_prompt(settings: list[str], run: Run, tmp_path: Path) -> None:
+    """Where it is the end token, too: an answer would end sooner, or never."""
+    from transformers import AutoModelForCausalLM
+
+    own = tokenizer()
+    own.pad_token = own.eos_token
+    path = saved(tmp_path / "same", AutoModelForCausalLM.from_pretrained(ASSETS / "bundled", dtype=torch.float32), own)
+    given = [*GENERATE, f"model.path={path}", asked([*PROMPTS, "y", "raise"]), *settings]
+    likely = ["generation.sequence_bias=[['<|end|>', 6.0]]"]
+    assert texts(run(*given, *likely)) == texts(run(*given, *likely, "prediction.batch_tokens=1"))
+    drawn = [*given, "generation=sample"]
+    assert texts(run(*drawn)) == texts(run(*drawn, "prediction.batch_tokens=1"))
+
+
 def test_a_network_that_padding_moves_has_no_batches(run: Run, tmp_path: Path, capsys: Any) -> None:
     from transformers import RwkvConfig, RwkvForCausalLM
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from xp.error import UserError
-from xp.generation import Generation, continuous
+from xp.generation import Generation, continuous, padding
 from xp.generation.answer import Answer
 from xp.generation.habits import without_habits
 from xp.hardware import home
@@ -125,7 +125,8 @@ def make(
         return Writer(task, call, processor, None, bound, means, False, False, notes, generation, False, True)
     single = not (network.config.is_encoder_decoder or pads(network, processor))
     notes = ["padding changes what this network writes, so prompts go through it one at a time"] if single else []
-    return Writer(task, call, processor, None, bound, means, False, False, notes, generation, single, False)
+    even = padding.counts(generation)
+    return Writer(task, call, processor, None, bound, means, False, even, notes, generation, single, False)
 
 
 def pads(network: Any, processor: Any) -> bool:
@@ -137,7 +138,7 @@ def pads(network: Any, processor: Any) -> bool:
 
     rows = [{"tokens": processor("a b c d")["input_ids"]}, {"tokens": processor("a b c d e f g h i")["input_ids"]}]
     with torch.inference_mode(), without_habits(network):
-        alone, padding = (
+        alone, beside = (
             network.generate(
                 **{name: value.to(home(network)) for name, value in padded(given, network, processor).items()},
                 max_new_tokens=1,
@@ -148,7 +149,7 @@ def pads(network: Any, processor: Any) -> bool:
             for given in (rows[:1], rows)
         )  # fmt: skip
     near = 1e-3 if network.dtype == torch.float32 else 0.1  # bf16 has three digits, and layers lose more.
-    return bool((alone - padding).abs().max() <= near * alone.abs().max())
+    return bool((alone - beside).abs().max() <= near * alone.abs().max())
 
 
 def padded(rows: Sequence[dict[str, Any]], network: Any, processor: Any) -> dict[str, torch.Tensor]:
