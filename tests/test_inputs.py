@@ -135,6 +135,16 @@ def test_json_and_json_lines() -> None:
     assert rows("b.json") == [{"text": "x"}, {"text": "y"}]
 
 
+def test_null_is_empty_and_not_lacking() -> None:
+    assert errors([{"text": None}, {"text": None, "id": 1}, {"code": None}, {"text": "x"}]) == [
+        "text: is empty"
+    ] * 3 + [""]
+    assert errors([{"review": None, "id": 1}], text="review") == ["text: is empty"]
+    lacking = "context: there is no 'context', only question; set data.columns.context=<its name>"
+    assert errors([{"question": "why"}], "question_answering") == [lacking]
+    assert errors([{"context": None, "question": "why"}], "question_answering") == ["context: is empty"]
+
+
 def test_a_row_of_another_width_is_bad_and_alone() -> None:
     Path("odd.csv").write_text("text,label\na,1\nb\nc,2\n")
     assert errors("odd.csv") == ["", "this line has 1 fields, the header line has 2", ""]

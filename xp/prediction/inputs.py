@@ -218,7 +218,9 @@ def _absent(part: str, value: Any, task: Task, columns: dict[str, str]) -> str:
     if part in type(task).model_fields:
         return f"{part}: is missing; set task.{part}, or give each input its own"
     if isinstance(value, dict):
-        return _no_column({part: columns.get(part, part)}, value)
+        name = columns.get(part, part)
+        only = len(value) == 1 and next(iter(value.values())) is None  # A table of one column needs no name.
+        return f"{part}: is empty" if name in value or only else _no_column({part: name}, value)
     return (
         f"{part}: is missing; an input of task={task.name} is {{{', '.join(f'{each}: ...' for each in task.inputs)}}}"
     )
