@@ -180,6 +180,14 @@ def test_other_files_of_a_folder_are_told_of(capsys: pytest.CaptureFixture[str])
     assert "1 files of other kinds are left alone" in capsys.readouterr().out
 
 
+def test_a_link_to_nothing_is_told_and_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("texts").mkdir()
+    Path("texts/a.txt").write_text("a cat")
+    Path("texts/b.txt").symlink_to("nowhere")
+    assert rows("texts") == [{"text": "a cat"}]
+    assert capsys.readouterr().out == "inputs=texts: b.txt is a link to nothing, and left alone\n"
+
+
 def test_paths_in_a_table_may_be_seen_from_the_table() -> None:
     Path("set").mkdir()
     Image.new("RGB", (4, 4)).save("set/a.png")

@@ -80,6 +80,16 @@ def test_a_folder_and_a_module_count(compose: Compose, corpus: Path, monkeypatch
     assert len({before, changed, identity(compose(*given))}) == 3
 
 
+def test_a_link_to_nothing_in_a_folder_counts_as_itself(compose: Compose, corpus: Path) -> None:
+    (corpus / "base").mkdir()
+    link = corpus / "base" / "config.json"
+    link.symlink_to("nowhere")
+    before = identity(compose("model=pretrained", "model.path=base"))
+    assert identity(compose("model=pretrained", "model.path=base")) == before
+    link.unlink()
+    assert identity(compose("model=pretrained", "model.path=base")) != before
+
+
 def test_what_a_run_writes_and_words_that_are_folders_by_chance_do_not_count(compose: Compose, corpus: Path) -> None:
     given = ["command=predict", "inputs=train.jsonl", "prediction.output=out.jsonl", "data.columns.text=text"]
     before = identity(compose(*given))

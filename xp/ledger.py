@@ -97,7 +97,8 @@ def _digest(path: str) -> str:
         for folder, folders, files in os.walk(path):
             folders.sort()
             for name in sorted(files):
-                about = os.stat(os.path.join(folder, name))
+                file = os.path.join(folder, name)
+                about = os.stat(file, follow_symlinks=os.path.exists(file))  # A link to nothing counts as itself.
                 listed.update(f"{os.path.relpath(folder, path)}/{name} {about.st_size} {about.st_mtime_ns}\n".encode())
         return listed.hexdigest()
     if not os.path.isfile(path):

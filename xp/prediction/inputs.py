@@ -130,6 +130,9 @@ def _files(text: str, task: Task, tell: bool) -> list[str]:
             raise UserError(
                 f"inputs={text}: the folder has no file that ends in {' '.join(endings)}.{AS_TEXT.format(text)}"
             )
+        for each in sorted(Path(path).iterdir()) if tell else ():
+            if each.is_symlink() and not each.exists() and each.suffix.lower() in endings:
+                print(f"inputs={text}: {each.name} is a link to nothing, and left alone", flush=True)
         if tell and len(files) < len(inside):
             print(f"inputs={text}: {len(inside) - len(files)} files of other kinds are left alone", flush=True)
         return files
