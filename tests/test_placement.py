@@ -88,6 +88,28 @@ def test_what_cannot_be_spread_is_one_line(folder: str, run: Ran, compose: Calla
     assert same["metrics"] == run(*evaluate(adapter))["metrics"]
 
 
+def test_weights_of_two_modules_are_in_one_place(tmp_path: Path, compose: Callable[..., Any]) -> None:
+    from models import LLAMA, bytes_tokenizer, save
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(**LLAMA | {"initializer_range": 0.1}, tie_word_embeddings=True)
+    save(tmp_path / "tied", bytes_tokenizer(), LlamaForCausalLM(config))
+    given = evaluate(str(tmp_path / "tied"))
+    for places, said in (
+        ("{model: cpu, lm_head: disk}", "lm_head=disk: its weights are those of model.embed_tokens, which is on cpu"),
+        ("{model: disk, lm_head: cpu}", "lm_head=cpu: its weights are those of model.embed_tokens, which is on disk"),
+        ("{model: cpu, model.embed_tokens: disk, lm_head: cpu}", "lm_head=cpu: its weights are those of"),
+    ):
+        with pytest.raises(UserError, match=rf"^model.device_map.{said}.*; put both in the same place$"):
+            loaded(compose(*given, f"model.device_map={places}"))
+    both = "{model.layers: cpu, model.norm: cpu, model.embed_tokens: disk, lm_head: disk}"
+    tokens = torch.arange(3, 40).view(1, -1)
+    with torch.inference_mode():
+        there, whole = (loaded(compose(*given, *more)).network.eval()(input_ids=tokens).logits
+                        for more in ([f"model.device_map={both}"], []))  # fmt: skip
+    assert torch.equal(there, whole)
+
+
 EVALUATE = "command=evaluate"
 WRONG = [
     (["model.device_map=auto"], "model.device_map: only for models that are used as they are; to train one"),

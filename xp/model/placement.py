@@ -69,7 +69,8 @@ def arguments(
         network: on the meta device, for its names.
 
     Raises:
-        UserError: a mapping names a module that there is not, or leaves one out, or has all on one device.
+        UserError: a mapping names a module that there is not, or leaves one out, or has all on one device, or the
+            same weights in two places.
     """
     if isinstance(device_map, dict) and "" not in device_map:
         names = [name for name, _ in network.named_modules() if name]
@@ -82,9 +83,29 @@ def arguments(
     if isinstance(device_map, dict) and len({*numbered(device_map).values()}) == 1:
         one = next(iter(device_map.values()))
         raise UserError(f"model.device_map: all is on {one}; name a second device, or set null and device=cpu or cuda")
+    if isinstance(device_map, dict):
+        _check_tied(network, device_map)
     spread = device_map if isinstance(device_map, str) else numbered(device_map)
     bounds = None if max_memory is None else numbered(max_memory)
     return {"device_map": spread, "max_memory": bounds, "offload_folder": offload_folder}
+
+
+def _check_tied(network: nn.Module, device_map: dict[str, str | int]) -> None:
+    """Refuse weights of two modules that are the same ones, on the disk for one of them: accelerate finds but one."""
+
+    def holder(weight: str) -> str:
+        within = [module for module in device_map if not module or weight.startswith(f"{module}.")]
+        return max(within, key=len, default="")
+
+    tied: dict[str, str] = getattr(network, "all_tied_weights_keys", None) or {}
+    for weight, source in tied.items():
+        module, other = holder(weight), holder(source)
+        here, there = device_map.get(module), device_map.get(other)
+        if here is not None and here != there and "disk" in (here, there):
+            raise UserError(
+                f"model.device_map.{module}={here}: its weights are those of {source.rpartition('.')[0]}, which is on "
+                f"{there}; put both in the same place"
+            )
 
 
 def check_adaptable(network: nn.Module, path: str, base: str) -> None:
