@@ -363,6 +363,29 @@ def test_a_draft_model_is_loaded_by_its_path_and_changes_no_text(run: Run, encod
         run(*given, "generation.assistant_model=runs/none")
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (
+            ["cache_implementation=offloaded"],
+            "=offloaded: it spares a GPU's memory, and this run is on cpu; use dynamic",
+        ),
+        (["cache_implementation=offloaded_static"], "and this run is on cpu; use static"),
+        (["cache_implementation=quantized"], "its backend quanto needs a package .* pip install optimum-quanto"),
+        (["cache_implementation=quantized", "cache_config={backend: hqq}"], "pip install hqq"),
+        (["cache_implementation=quantized", "cache_config={backend: hq}"], "backend=hq: there is no such one.*'hqq'"),
+    ],
+)
+def test_a_cache_that_the_machine_cannot_have_is_refused(
+    settings: list[str], said: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for package in ("optimum_quanto", "hqq"):
+        monkeypatch.setattr(f"transformers.utils.is_{package}_available", lambda: False)
+    with pytest.raises(UserError, match=f"^generation.cache_.*{said}") as error:
+        run(*GENERATE, "inputs=x", "device=cpu", *[f"generation.{each}" for each in settings])
+    assert "\n" not in str(error.value)
+
+
 def test_continuous_batching_writes_the_same_and_refuses_what_it_would_not_do(
     run: Run, compose: Callable[..., Any], encoder_decoder: str, capsys: Any
 ) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from xp.data.columns import ROW
 from xp.error import UserError
 from xp.features import Preparation
+from xp.generation import caching
 from xp.hardware import choose_device, choose_precision, environment
 from xp.model import Wish, nameless, placement
 from xp.report import Report
@@ -34,6 +35,8 @@ def choose_machine(run: Run, tracker: Tracker, report: Report, before: str | Non
     device = choose_device(run.device)
     if run.command == "train":
         check_device(run.training.optimizer, device)
+    if run.command in ("generate", "chat") or (run.command != "merge" and run.task.generates):
+        caching.check(run.generation, device)
     wanted: Any = before if before and run.precision == "auto" else run.precision
     precision = choose_precision(wanted, device)
     found = environment(device)
