@@ -386,6 +386,29 @@ def test_a_cache_that_the_machine_cannot_have_is_refused(
     assert "\n" not in str(error.value)
 
 
+def test_a_draft_that_there_cannot_be_is_one_line(run: Run, encoder_decoder: str) -> None:
+    disk = ["model.device_map=auto", "model.max_memory={cpu: 10KB}"]
+    for settings, said in (
+        (
+            [f"assistant_model={encoder_decoder}"],
+            f"assistant_model={encoder_decoder}: it has an encoder, and the model",
+        ),
+        (
+            ["assistant_model=bundled", "speculation_type=dflash"],
+            "speculation_type=dflash: bundled was not made for it",
+        ),
+        (["use_mtp=true"], "use_mtp=true: this model has no heads for several tokens; use false"),
+    ):
+        with pytest.raises(UserError, match=f"^generation.{said}"):
+            run(*GENERATE, "inputs=x", *[f"generation.{each}" for each in settings])
+    for setting in ("prompt_lookup_num_tokens=4", "assistant_early_exit=1", "assistant_model=bundled"):
+        said = f"^generation.{setting.partition('=')[0]}: drafts are for a model whose first weights are in memory"
+        with pytest.raises(UserError, match=said):
+            run(*GENERATE, "inputs=x", f"generation.{setting}", *disk)
+    with pytest.raises(UserError, match="assistant_model=bundled: it has no encoder, and the model has one"):
+        run(*GENERATE, "inputs=x", f"model.path={encoder_decoder}", "generation.assistant_model=bundled")
+
+
 def test_continuous_batching_writes_the_same_and_refuses_what_it_would_not_do(
     run: Run, compose: Callable[..., Any], encoder_decoder: str, capsys: Any
 ) -> None:

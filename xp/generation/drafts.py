@@ -92,7 +92,20 @@ class Drafted(Generation):
         return self.drafts
 
     def arguments(self, network: nn.Module, processor: Any) -> dict[str, Any]:
-        """Without what is the draft model's, see `Draft.arguments`."""
+        """Without what is the draft model's, see `Draft.arguments`.
+
+        Raises:
+            UserError: as for any way, or the network cannot draft, or cannot be drafted for.
+        """
+        config: Any = network.config
+        if self.use_mtp and getattr(config.get_text_config(), "num_mtp_layers", None) is None:
+            raise UserError("generation.use_mtp=true: this model has no heads for several tokens; use false")
+        if self.drafts and base(network).device.type == "meta":
+            said = next(name for name in DRAFTERS if getattr(self, name))
+            raise UserError(
+                f"generation.{said}: drafts are for a model whose first weights are in memory, not on the disk; raise "
+                "model.max_memory, or draft nothing"
+            )
         ours = ("assistant_model", *OF_ASSISTANT)
         return {name: value for name, value in super().arguments(network, processor).items() if name not in ours}
 
@@ -108,11 +121,12 @@ class Draft:
         """What ``generate`` is to be told of it; sets its own generation config, where transformers looks for more.
 
         Raises:
-            UserError: its tokenizer is another one, and the network writes with beams or has an encoder.
+            UserError: it cannot draft for this network, or its tokenizer is another one and the network has an encoder.
         """
         from copy import deepcopy
 
         inner = base(self.network)
+        self._check(network, generation)
         config = type(inner.generation_config)()
         for name in ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id"):
             setattr(config, name, deepcopy(getattr(inner.generation_config, name)))
@@ -129,3 +143,21 @@ class Draft:
                 )
             found |= {"tokenizer": processor, "assistant_tokenizer": self.processor}
         return found
+
+    def _check(self, network: Any, generation: Generation) -> None:
+        """Refuse a draft model that transformers would fail with."""
+        path = getattr(generation, "assistant_model", None)
+        key = f"generation.assistant_model={path}"
+        inner = base(self.network)
+        encodes = network.config.is_encoder_decoder
+        if inner.config.is_encoder_decoder != encodes:
+            kinds = ("has no encoder, and the model has one", "has an encoder, and the model has none")
+            raise UserError(f"{key}: it {kinds[not encodes]}; take another one, or set it to null")
+        if inner.device.type == "meta":
+            raise UserError(f"{key}: its first weights are on the disk; raise model.max_memory, or set it to null")
+        kind = getattr(generation, "speculation_type", None)
+        if kind == "dflash" and not hasattr(inner.config, "target_layer_ids"):
+            raise UserError(
+                f"generation.speculation_type={kind}: {path} was not made for it; take a draft model that was, or set "
+                "it to null"
+            )
