@@ -177,8 +177,11 @@ def test_texts_are_never_written_or_come_first(network: Any, processor: Any) -> 
         UserError, match="generation.suppress_tokens=this is long: it must be one token; this tokenizer"
     ):
         write(from_yaml(Greedy, suppress_tokens=["this is long"]), network, processor)
-    with pytest.raises(UserError, match="the tokenizer's last token is 4095"):
-        write(from_yaml(Greedy, suppress_tokens=[4096]), network, processor)
+    for key, value in (("suppress_tokens", [4096]), ("bad_words_ids", [[4096]]), ("sequence_bias", [[[4096], 1.5]])):
+        with pytest.raises(UserError, match=f"^generation.{key}=4096: the tokenizer's last token is 4095$"):
+            write(from_yaml(Greedy, **{key: value}), network, processor)
+    with pytest.raises(UserError, match="^generation.bad_words_ids=-1: the tokenizer's last token is 4095$"):
+        write(from_yaml(Greedy, bad_words_ids=[[-1]]), network, processor)
 
 
 def test_answers_of_an_encoder_decoder_begin_with_what_they_are_made_to(encoder_decoder: Any, processor: Any) -> None:

@@ -23,10 +23,10 @@ def told(generation: Generation, network: nn.Module, processor: Any) -> dict[str
     for name in ("forced_bos_token_id", "forced_eos_token_id"):
         if name in given:
             given[name] = words.token(name, given[name], processor)
-    bad = [each for word in generation.bad_words_ids for each in words.spelled(word, processor)]
+    bad = [each for word in generation.bad_words_ids for each in words.spelled("bad_words_ids", word, processor)]
     given["bad_words_ids"] = [*(own.bad_words_ids or ()), *bad] or None
     pairs: list[Any] = generation.sequence_bias
-    biased = {tuple(each): bias for word, bias in pairs for each in words.spelled(word, processor)}
+    biased = {tuple(each): bias for word, bias in pairs for each in words.spelled("sequence_bias", word, processor)}
     given["sequence_bias"] = biased or None
     if generation.exponential_decay_length_penalty is not None:
         start, factor = generation.exponential_decay_length_penalty

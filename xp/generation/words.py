@@ -8,13 +8,16 @@ from typing import Any
 from xp.error import UserError
 
 
-def spelled(word: str | list[int], processor: Any) -> list[list[int]]:
+def spelled(key: str, word: str | list[int], processor: Any) -> list[list[int]]:
     """The tokens of a text as it stands and, where it begins a word, after a space: tokenizers tell the two apart.
 
     Ids of tokens are what they are.
+
+    Raises:
+        UserError: there is no such id.
     """
     if not isinstance(word, str):
-        return [word]
+        return [[token(key, each, processor) for each in word]]
     spellings = [word] if word[:1].isspace() else [word, f" {word}"]
     found = [processor.encode(each, add_special_tokens=False) for each in spellings]
     return [each for at, each in enumerate(found) if each and each not in found[:at]]
@@ -27,7 +30,7 @@ def token(key: str, value: str | int, processor: Any) -> int:
         UserError: the text is several tokens, or there is no such id.
     """
     if isinstance(value, int):
-        if value >= len(processor):
+        if not 0 <= value < len(processor):
             raise UserError(f"generation.{key}={value}: the tokenizer's last token is {len(processor) - 1}")
         return value
     found = processor.encode(value, add_special_tokens=False)
