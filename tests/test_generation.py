@@ -20,6 +20,7 @@ from xp.error import UserError
 from xp.generation import Generation
 from xp.generation.beam import Beam
 from xp.generation.beam_sample import BeamSample
+from xp.generation.compilation import MODES
 from xp.generation.decided import DECIDED
 from xp.generation.drafts import Draft
 from xp.generation.greedy import Greedy
@@ -84,6 +85,17 @@ def test_each_setting_of_transformers_is_one_here_or_is_decided_for_a_reason() -
     )
 
 
+def compiling(**more: str) -> str:
+    values = {"fullgraph": "false", "dynamic": "null", "backend": "inductor", "mode": "null", "options": "null"} | more
+    return f"generation.compile_config={{{', '.join(f'{name}: {value}' for name, value in values.items())}}}"
+
+
+def test_the_modes_of_inductor_are_torchs() -> None:
+    from torch._inductor import list_mode_options
+
+    assert set(MODES) == set(list_mode_options())
+
+
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
@@ -119,6 +131,13 @@ def test_each_setting_of_transformers_is_one_here_or_is_decided_for_a_reason() -
         (["generation.prompt_lookup_num_tokens=3"], "drafts are for one input at a time, command=train has batches"),
         (["generation=sample", "generation.num_return_sequences=2"], "command=train has one answer an input"),
         (["generation.exponential_decay_length_penalty=[1]"], "generation.exponential_decay_length_penalty=[1]"),
+        (["generation.exponential_decay_length_penalty=[3.7,2]"], "_penalty=[3.7, 2]: it must be a whole number of"),
+        (["generation.exponential_decay_length_penalty=[-3,2]"], "_penalty=[-3, 2]: it must be a whole number of"),
+        (["generation.exponential_decay_length_penalty=[3,0]"], "_penalty=[3, 0]: it must be a whole number of"),
+        (["generation.cache_implementation=static", compiling(mode="reduce-overheat")],
+         "generation.compile_config.mode=reduce-overheat: inductor has no such mode. Did you mean 'reduce-overhead'?"),
+        (["generation.cache_implementation=static", compiling(mode="default", options="{max_autotune: true}")],
+         "generation.compile_config.mode=default: torch takes a mode or options; set one of them to null"),
         (["generation.guidance_scale=1"], "generation.guidance_scale=1: it must be greater than 1"),
     ],
 )  # fmt: skip

@@ -9,6 +9,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 
 from xp.component import Component
 from xp.error import UserError
+from xp.generation import caching
 from xp.generation.compilation import Compile
 from xp.generation.habits import base, without_habits
 from xp.generation.told import told
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
 
     from xp.generation.answer import Answer
     from xp.generation.drafts import Draft
-
-STATIC = ("static", "offloaded_static")
-"""Caches of a fixed size, which compiled networks need."""
 
 
 class Generation(Component):
@@ -137,17 +135,14 @@ class Generation(Component):
         if not all(self.bad_words_ids) or not all(text for text, _ in self.sequence_bias):
             name = "sequence_bias" if all(self.bad_words_ids) else "bad_words_ids"
             raise ValueError(f"{name}: an empty text stands for no token; leave it out")
-        for name in ("cache_implementation", "cache_config", "max_cache_len"):
-            if not self.use_cache and getattr(self, name) is not None:
-                raise ValueError(f"{name}: there is no cache with use_cache=false; use true")
-        if self.cache_config is not None and self.cache_implementation != "quantized":
-            raise ValueError("cache_config: only a quantized cache has options; give cache_implementation=quantized")
-        static = self.cache_implementation in STATIC
-        if self.max_cache_len is not None and not static:
-            raise ValueError("max_cache_len: other caches grow; give cache_implementation=static")
-        if self.compile_config is not None and (not static or self.disable_compile):
-            wrong = "disable_compile=true" if static else "other caches are not compiled"
-            raise ValueError(f"compile_config: {wrong}; give cache_implementation=static disable_compile=false")
+        if self.exponential_decay_length_penalty is not None:
+            start, factor = self.exponential_decay_length_penalty
+            if start < 0 or start % 1 or factor <= 0:
+                raise ValueError(
+                    f"exponential_decay_length_penalty=[{start:g}, {factor:g}]: it must be a whole number of tokens, 0 "
+                    "or more, and a factor above 0"
+                )
+        caching.fit(self)
         return self
 
     @property
