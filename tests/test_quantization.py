@@ -343,8 +343,20 @@ def test_layers_that_are_named_are_left_as_they_are(folder: str, run: Ran, compo
     assert {name.rpartition(".")[2] for name in some.footprint.left} == {"down_proj", "lm_head"}
     with pytest.raises(UserError, match=f"{skip}: this model has no module 'down_prj'. Did you mean 'down_proj'"):
         loaded(compose(*evaluate, "model.quantization=int8", f"{skip}=[down_prj]"))
-    with pytest.raises(UserError, match=r"model.quantization: this model has no linear layer but"):
-        loaded(compose(*evaluate, "model.quantization=int8", f"{skip}=[model]"))
+    linear = [name for name in quantization.linear(loaded(compose(*evaluate)).network) if name != "lm_head"]
+    for names in (["model"], linear):
+        with pytest.raises(UserError, match=f"^{skip}: it skips all linear layers, so that none is quantized; leave"):
+            loaded(compose(*evaluate, "model.quantization=int8", f"{skip}=[{','.join(names)}]"))
+
+
+def test_a_network_of_a_head_alone_has_nothing_to_quantize() -> None:
+    from models import LLAMA
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    network = LlamaForCausalLM(LlamaConfig(**LLAMA | {"num_hidden_layers": 0}))
+    for options in ({}, {"llm_int8_skip_modules": ["lm_head"]}):
+        with pytest.raises(UserError, match=r"^model.quantization: this model has no linear layer but its head"):
+            quantization.kept_whole(network, (), options)
 
 
 def test_the_options_are_those_of_transformers() -> None:

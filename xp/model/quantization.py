@@ -155,8 +155,13 @@ def kept_whole(network: PreTrainedModel, kept: tuple[str, ...], options: dict[st
         if not should_convert_module(name, [*own, *kept])
         or (hasattr(network, network.base_model_prefix) and not name.startswith(prefix))
     ]
-    if all(name in whole or not should_convert_module(name, wanted) for name in names):
+    if set(names) <= set(whole):
         raise UserError("model.quantization: this model has no linear layer but its head; set it to null")
+    if all(name in whole or not should_convert_module(name, wanted) for name in names):
+        raise UserError(
+            "model.quantization_options.llm_int8_skip_modules: it skips all linear layers, so that none is quantized; "
+            "leave some out, or set model.quantization=null"
+        )
     return whole
 
 
