@@ -88,6 +88,20 @@ def test_what_cannot_be_spread_is_one_line(folder: str, run: Ran, compose: Calla
     assert same["metrics"] == run(*evaluate(adapter))["metrics"]
 
 
+@pytest.mark.parametrize(("gpu", "said"), [(False, "set it and model.device_map to null"), (True, "_cpu_offload=true")])
+def test_the_advice_is_one_that_this_machine_can_follow(
+    gpu: bool, said: str, folder: str, compose: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from xp.model.base import loading
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.cuda, "is_available", lambda: gpu)
+        with pytest.raises(UserError, match=f"where quantized layers can be.*{said}$"), loading("x"):
+            raise ValueError("Some modules are dispatched on the CPU or the disk.")
+    told = evaluate(folder, "model.quantization=nf4", "model.device_map=null", "model.max_memory=null")
+    assert loaded(compose(*told)).network.is_quantized
+
+
 def test_weights_of_two_modules_are_in_one_place(tmp_path: Path, compose: Callable[..., Any]) -> None:
     from models import LLAMA, bytes_tokenizer, save
     from transformers import LlamaConfig, LlamaForCausalLM

@@ -209,11 +209,7 @@ def loading(path: str, auto_class: str = "", revision: str | None = None) -> Ite
         if "trust_remote_code" in said:
             said = "its repository wants to run its own code; read that code, then set model.trust_remote_code=true"
         elif "Some modules are dispatched on the CPU or the disk" in said:
-            said = (
-                "it does not fit where quantized layers can be, which is a GPU, or the CPU where there is none; raise "
-                "model.max_memory, or say what is to stay whole elsewhere: model.device_map={<module>: <device>, ...} "
-                "model.quantization_options.llm_int8_enable_fp32_cpu_offload=true"
-            )
+            said = f"it does not fit where quantized layers can be, which is {_room()}"
         elif "Unrecognized configuration class" in said:
             said = f"transformers has no {auto_class} for this architecture; choose another model or task"
             if auto_class == "AutoModelForSeq2SeqLM":
@@ -224,3 +220,15 @@ def loading(path: str, auto_class: str = "", revision: str | None = None) -> Ite
                 raise UserError(f"model.revision={revision}: {why}") from error
             said = f"there is no such folder here; as an id of the hub: {why}"
         raise UserError(f"model.path={path}: {said[:400] or repr(error)[:400]}") from error
+
+
+def _room() -> str:
+    """Where bitsandbytes' layers can be on this machine, and what to do where they do not fit there."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return "the CPU's memory, as there is no GPU; raise model.max_memory, or set it and model.device_map to null"
+    return (
+        "a GPU; raise model.max_memory, or say what is to stay whole elsewhere: model.device_map={<module>: <device>, "
+        "...} model.quantization_options.llm_int8_enable_fp32_cpu_offload=true"
+    )
