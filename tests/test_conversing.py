@@ -250,6 +250,8 @@ def test_settings_are_checked_as_those_of_the_command_line() -> None:
         ("/set max_new_tokens=256", "/set max_new_tokens=256: this model sees 256 tokens at once"),
         ("/set num_return_sequences=3", "/set num_return_sequences=3: a chat has one answer"),
         ("/set suppress_tokens=[99999]", "/set suppress_tokens"),
+        ("/set use_mtp=true", "/set use_mtp=true: this model has no heads"),
+        ("/set cache_implementation=offloaded", "/set cache_implementation=offloaded: it spares a GPU's memory"),
         ("/set assistant_model=x", "/set assistant_model: it is loaded at the start"),
         ("/set name=greedy", "generation=sample has no such setting"),
         ("/set stop_strings=[", "does not parse"),
@@ -392,8 +394,9 @@ def test_what_cannot_be_answered_leaves_the_conversation_as_it_was(
     monkeypatch.chdir(tmp_path)
     picture = [{"type": "image", "path": "x.png"}, {"type": "text", "text": "What is it?"}]
     Path("picture.json").write_text(json.dumps([{"role": "user", "content": picture}]))
-    typed = ["What is a fig?", "/set use_mtp=true", "/retry", "And a saw?", "/set use_mtp=false", "/load picture.json",
-             "\udcff", "//no order", '"""/help me"""', '"""one""" two', '"""', "open"]  # fmt: skip
+    much = f"/system {'fig ' * 600}"
+    typed = ["What is a fig?", much, "/retry", "And a saw?", "/system none", "/load picture.json", "\udcff",
+             "//no order", '"""/help me"""', '"""one""" two', '"""', "open"]  # fmt: skip
     monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(typed)))
     messages = json.loads(Path(ran()["transcript"]).read_text())["messages"]
     _, told = capfd.readouterr()

@@ -9,7 +9,7 @@ from mimetypes import guess_type
 from typing import TYPE_CHECKING, Any
 
 from xp.error import UserError
-from xp.generation import Generation
+from xp.generation import Generation, caching
 from xp.hardware import home
 from xp.task.conversation import prompt, stops
 from xp.task.media import decoded_image, decoded_sound
@@ -86,6 +86,7 @@ class Speaker:
                 f"generation.max_new_tokens={generation.max_new_tokens}: this model sees {self.context} tokens at "
                 "once, and something must be left for what is asked; use fewer"
             )
+        caching.check(generation, home(self.network))
         generation.arguments(self.network, self.tokenizer)
 
     def attachable(self, part: dict[str, str]) -> None:
