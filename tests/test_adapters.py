@@ -441,6 +441,24 @@ def test_what_xp_saves_opens_in_plain_peft_with_its_card(choice: str, base: str,
     assert f"An adapter ({json.loads(Path(result['model'], 'adapter_config.json').read_text())['peft_type']})" in card
 
 
+def test_what_plain_peft_saves_is_not_put_on_a_base_of_another_vocabulary(base: str, run: Ran) -> None:
+    """Its own weights would fit; its base, which it names, has another size."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    network = AutoModelForCausalLM.from_pretrained(base)
+    get_peft_model(network, LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"])).save_pretrained("plain")
+    shutil.copytree(base, "other")
+    network = AutoModelForCausalLM.from_pretrained(base)
+    network.resize_token_embeddings(280, mean_resizing=False)
+    network.save_pretrained("other")
+    given = ["command=evaluate", *LM, "model=pretrained"]
+    with pytest.raises(UserError, match="vocab_size is 300 there, 280 here; give model.base="):
+        run(*given, "model.path=plain", "model.base=other")
+    with pytest.raises(UserError, match="vocab_size is 300 there, 280 here; give model.path="):
+        run(*given, "model.path=other", "peft.adapters={it: plain}")
+
+
 def test_a_classifier_that_plain_peft_saves_opens_in_xp(base: str, run: Ran, compose: Callable[..., Run]) -> None:
     """How many classes there are only its head says."""
     from peft import LoraConfig, get_peft_model

@@ -55,6 +55,14 @@ class Folder:
         return Path(configured(self.path), "config.json").is_file()
 
     @property
+    def origin(self) -> str | None:
+        """Where the config of the network is that it was trained on: along with it, or in its base's folder if any."""
+        if self.has_config or self.base is None:
+            return self.path if self.has_config else None
+        base = os.path.expanduser(self.base)
+        return base if Path(base, "config.json").is_file() else None
+
+    @property
     def kept(self) -> tuple[str, ...]:
         """Layers that it holds in full."""
         return tuple(self.values.get("modules_to_save") or ())

@@ -157,9 +157,9 @@ class Pretrained(Model, name="pretrained"):
         """Refuse an adapter for another task, or for a base of other sizes."""
         if folder.task_type not in (None, wish.peft_type):
             raise UserError(f"{folder.key}: this adapter is for {folder.task_type}, the task for {wish.peft_type}")
-        if folder.has_config and base != folder.path:
+        if folder.origin not in (None, base):
             with loading(self.path):
-                check_sizes(folder, self.config, *(self._config(each) for each in (folder.path, base)))
+                check_sizes(folder, self.config, *(self._config(each) for each in (folder.origin, base)))
 
     def _adapted(self, folder: Folder, base: str, wish: Wish, trainable: bool, name: str = "default") -> Loaded:
         """The network in ``base`` with an adapter, whose folder may have a config of its own."""
