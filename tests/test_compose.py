@@ -196,6 +196,12 @@ WRONG = [
     (["training.schedule=warmup_stable_decay"], "training.schedule_options.num_decay_steps has no value"),
     (["training.metric=f1"], "training.metric=f1: the task has no such metric. There is: accuracy, f1_macro, loss."),
     (["tracking.uri=file:runs"], "give sqlite:///<file> or http://<server>"),
+    (
+        ["task=zero_shot_classification", "command=predict", "inputs=x", "task.hypothesis_template=About."],
+        'task.hypothesis_template="About.": it must have just one place for a label',
+    ),
+    (["peft=lora", "peft.target_modules='['"], 'peft.target_modules="[": this is no regular expression: '),
+    (["peft=lora", "peft.target_modules=[]"], "peft.target_modules=[]: give names of layers, a regular expression"),
     (["command=evaluate", "backend=hf", "backend.processes=2"], "command=evaluate runs in one process"),
 ]
 

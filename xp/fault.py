@@ -28,8 +28,10 @@ def explain(error: ValidationError, values: dict[str, Any], settings: type[Setti
         return f"{key}: {_unknown(path[-1], _class_at(path[:-1], values, settings))}"
     if first["type"] == "missing":
         return f"{key}: has no value; give {key}=<value>"
-    if first["type"] == "value_error":  # Raised by one of our own validators; its text begins with the key.
+    if first["type"] == "value_error":  # Raised by one of our own validators; that of a group begins with the key.
         own = first["ctx"]["error"]
+        if not isinstance(first["input"], dict):  # That of one value.
+            return f"{key}={json.dumps(first['input'], default=str)}: {own}"
         return f"{key}.{own}" if key else str(own)
     rule = first["msg"].replace("Input should be", "it must be").replace("a valid ", "a ").replace("a int", "an int")
     hint = ""

@@ -18,9 +18,9 @@ def _checked(wanted: str | list[str] | None) -> str | list[str] | None:
         try:
             re.compile(wanted)
         except re.error as error:
-            raise ValueError(f"{wanted}: this is no regular expression: {error}; a list takes names") from error
+            raise ValueError(f"this is no regular expression: {error}; a list takes names") from error
     if wanted is not None and not wanted:
-        raise ValueError(f"{wanted}: give names of layers, a regular expression, or all-linear")
+        raise ValueError("give names of layers, a regular expression, or all-linear")
     return wanted
 
 
