@@ -132,6 +132,8 @@ def test_every_method_trains_and_opens_again_with_the_same_logits(
         (["peft=prefix", "peft.options.num_virtual_tokens=0"],
          "peft.options.num_virtual_tokens=0: it is a number of things; give 1 or more"),
         (["peft=oft", "peft.options.r=-1"], "peft.options.r=-1: it is a number of things; give 1 or more"),
+        (["peft=any", "peft.type=CPT", "peft.options.num_virtual_tokens=4"],
+         "peft.options.num_virtual_tokens: peft's CPT has one for each of cpt_token_ids; give those"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("model", ["scratch", "pretrained"])

@@ -50,7 +50,9 @@ class Scratch(Model, name="scratch"):
                 f"model.type={self.type}: transformers has no such type.{nearest(self.type, CONFIG_MAPPING_NAMES)}"
             )
         if not wish.train:
-            raise UserError("model=scratch has random weights: there is nothing to evaluate; give model.path=<folder>")
+            raise UserError(
+                "model: weights from scratch have learned nothing yet; train them first, or give model.path=<folder>"
+            )
         described = transformers.AutoConfig.for_model(self.type)
         self._check_config(described)
         tokenizer, values = None, dict[str, Any]()

@@ -94,6 +94,8 @@ def check_options(kind: str, given: dict[str, Any], settings: dict[str, str]) ->
             raise ValueError(f"options.{name}: xp decides that itself; leave it out")
         if name in ELSEWHERE:
             raise ValueError(f"options.{name}: peft honours it in its own loss or trainer alone; leave it out")
+        if kind == "CPT" and name == "num_virtual_tokens":
+            raise ValueError("options.num_virtual_tokens: peft's CPT has one for each of cpt_token_ids; give those")
         if name in COUNTS and type(given[name]) is int and given[name] < (name != "r" or "oft_block_size" not in known):
             raise ValueError(f"options.{name}={given[name]}: it is a number of things; give 1 or more")
         if name in PATTERNS and kind != "ADALORA" and isinstance(given[name], dict):
