@@ -668,6 +668,26 @@ def test_prefixes_do_not_go_with_layers_that_are_computed_twice(base: str, run: 
         run(*given)
 
 
+def test_a_layer_in_full_is_the_models_own_again_without_its_adapter(
+    base: str, two: dict[str, str], compose: Callable[..., Run], run: Ran
+) -> None:
+    """Of a language model; two of them cannot be added up."""
+    head = run(*LM, "model=pretrained", f"model.path={base}", "peft=lora", "peft.modules_to_save=[lm_head]")["model"]
+    with_head = two | {"head": str(head)}
+
+    def of(there: dict[str, str], *more: str) -> torch.Tensor:
+        named = ", ".join(f"{name}: {path}" for name, path in there.items())
+        given = [*LM, "model=pretrained", f"model.path={base}", f"peft.adapters={{{named}}}", *more]
+        return logits(opened(compose("command=evaluate", *given)))
+
+    assert torch.equal(of(with_head, "peft.active=[]"), of(two, "peft.active=[]"))
+    assert torch.equal(of(with_head, "peft.active=[law,verse]"), of(two, "peft.active=[law,verse]"))
+    both = of(with_head, "peft.active=[law,head]")
+    assert not any(torch.equal(both, of(with_head, f"peft.active={name}")) for name in ("law", "head"))
+    with pytest.raises(UserError, match=r"lm_head in full, which cannot be added up; give just one of them$"):
+        of(with_head | {"again": str(head)}, "peft.active=[again,head]")
+
+
 # Chat
 
 

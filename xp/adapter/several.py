@@ -147,11 +147,15 @@ def activate(network: Any, names: Sequence[str], key: str, trained: str | None =
         raise UserError(f"{key}: {virtual[0]} has virtual tokens, which work alone; give just one name")
     if virtual and trained:
         raise UserError(f"{key}: {virtual[0]} has virtual tokens, which are trained alone; give it as model.path")
-    heads = sorted({layer for config in there.values() for layer in getattr(config, "modules_to_save", None) or ()})
-    if heads and len(names) != 1:
+    held = {name: getattr(config, "modules_to_save", None) or () for name, config in there.items()}
+    # A language model has such a layer of its own, which is there again where no adapter has another one.
+    own = trained is None and all(config.task_type in ("CAUSAL_LM", "SEQ_2_SEQ_LM") for config in there.values())
+    if any(held.values()) and (sum(bool(held[name]) for name in names) > 1 if own else len(names) != 1):
+        heads = sorted({layer for each in held.values() for layer in each})
+        without = "" if own else " or done without"
         raise UserError(
-            f"{key}: these adapters hold {', '.join(heads)} in full, which cannot be added up or done without; give "
-            "just one name"
+            f"{key}: these adapters hold {', '.join(heads)} in full, which cannot be added up{without}; give "
+            f"{'just one of them' if own else 'just one name'}"
         )
     if trained is not None:
         names = [trained, *sorted(set(names) - {trained})]  # Sums depend on the order; so its folder will have it.
