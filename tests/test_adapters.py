@@ -186,7 +186,7 @@ def test_names_that_peft_suspects_are_names_like_others(
     base: str, two: dict[str, str], compose: Callable[..., Run], run: Ran, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Those within the names of its own weights; an adapter for other layers is refused under them, too."""
-    for name, how in (("a", "first"), ("lora", "first"), ("lora_", "second")):
+    for name, how in (("a", "first"), ("lora", "first"), ("lora_", "second"), ("model", "second"), ("mlp", "second")):
         there = {name: two["law"]} if how == "first" else {"x": two["verse"], name: two["law"]}
         network = opened(compose("command=evaluate", *adapters(base, there, f"peft.active={name}")))
         alone = opened(compose("command=evaluate", *LM, "model=pretrained", f"model.path={two['law']}"))

@@ -255,6 +255,7 @@ def test_settings_are_checked_as_those_of_the_command_line() -> None:
         ("/set assistant_model=x", "/set assistant_model: it is loaded at the start"),
         ("/set name=greedy", "generation=sample has no such setting"),
         ("/set stop_strings=[", "does not parse"),
+        ("/set cache_config={[a]: 1}", "does not parse"),
         ("/stats now", "/stats: nothing comes after it"),
         ("/adapter law=", "/adapter law=: give its folder"),
         ("/attach", "this model reads text alone"),

@@ -2,6 +2,7 @@
 
 from xp.adapter import experts
 from xp.adapter.folder import NETWORK, Folder, configured, is_adapter, kind_of, located, read
+from xp.adapter.heads import classes, head_labels
 from xp.adapter.loading import explained, put_on, put_on_another
 from xp.adapter.merge import Merge, merged
 from xp.adapter.several import NEW, Several, activate, active, check_labels, check_name
@@ -17,9 +18,11 @@ __all__ = [
     "active",
     "check_labels",
     "check_name",
+    "classes",
     "configured",
     "experts",
     "explained",
+    "head_labels",
     "is_adapter",
     "kind_of",
     "located",

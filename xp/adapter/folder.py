@@ -68,18 +68,6 @@ class Folder:
         return tuple(self.values.get("modules_to_save") or ())
 
     @property
-    def classes(self) -> int | None:
-        """How many classes its head has, where it holds one and no config says so, as of peft alone; else None."""
-        file = Path(self.path, WEIGHTS[0])
-        if self.has_config or self.task_type not in ("SEQ_CLS", "TOKEN_CLS") or not file.is_file():
-            return None
-        from safetensors import safe_open
-
-        with safe_open(file, "np") as weights:
-            heads = [weights.get_slice(name).get_shape() for name in weights.keys() if self.holds(name)]  # noqa: SIM118
-        return min((shape[0] for shape in heads if len(shape) == 2), default=None)
-
-    @property
     def give(self) -> str:
         """What to do where the network is not its base; where others share it, it is the model itself."""
         setting = "model.base" if self.key.startswith("model.path=") else "model.path"

@@ -87,7 +87,7 @@ def put_on_another(network: Any, folder: Folder, name: str, notes: list[str]) ->
         )
     with explained(folder, network, notes):
         found = network.load_adapter(folder.path, name, torch_device=str(network.device))
-        lost = [each for each in found.missing_keys if name in each.split(".") and not SHARED.search(each)]
+        lost = [each for each in found.missing_keys if name in each.split(".")[-2:] and not SHARED.search(each)]
         if lost:  # Of the first adapter, peft says it itself.
             warnings.warn(f"Found missing adapter keys while loading the checkpoint: {lost}.", stacklevel=1)
 

@@ -142,7 +142,7 @@ class Desk:
             value = parsed(text)
             made = Generation.choose(settings | {key: value})
             self.speaker.check(made)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, TypeError, RecursionError) as error:
             raise UserError(f"/set {key}: {text!r} does not parse") from error
         except ValidationError as error:
             said = explain(error, settings | {key: value}, type(self.speaker.generation))

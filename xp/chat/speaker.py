@@ -191,7 +191,9 @@ class Speaker:
             stream.end()
         ended = bool(new) and new[-1] in stops(self.tokenizer)
         full = len(new) >= self.generation.max_new_tokens
-        reason = "end" if ended or stream.over else "stopped" if stopped() else "length" if full else "time"
+        late = self.generation.max_time is not None and seconds >= self.generation.max_time
+        reason = "stopped" if stopped() else "length" if full else "time" if late else "end"
+        reason = "end" if ended or stream.over else reason
         text = stream.cut(self.tokenizer.decode(new, skip_special_tokens=True))
         return Answer(text, reason, inputs["input_ids"].shape[1], len(new), seconds)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -30,6 +31,7 @@ class Terminal:
         """Whether what was read last stood in a block, where a slash is no order."""
 
         self._reads = self._answers = self._gone = False
+        self._since = 0.0
         if self.interactive:
             self._edits(sorted(words))
 
@@ -60,11 +62,14 @@ class Terminal:
         """
         while not self._gone:
             try:
-                self._reads = True
+                self._reads, self.stopped = True, False
                 message = self._message()
                 self._reads = False
             except EOFError:
                 break
+            except UnicodeDecodeError as error:
+                self._reads = False
+                raise UserError("this is no UTF-8, and is not said to the model") from error
             except KeyboardInterrupt:
                 self._reads = False
                 if not self.interactive:
@@ -113,9 +118,15 @@ class Terminal:
         before = signal.getsignal(signal.SIGINT)
 
         def heard(number: int, frame: Any) -> None:
-            if self._answers or (self.interactive and not self._reads):
+            waits = self.interactive and not self._reads
+            if self._answers:
                 self.stopped = True
-            elif self.interactive or not callable(before):
+            elif waits and not self.stopped:
+                self.stopped, self._since = True, time.monotonic()
+                os.write(2, b"\nCtrl-C once more, in a second, ends the program\n")
+            elif waits and time.monotonic() - self._since < 1:
+                pass  # A key that is held down.
+            elif self._reads or not callable(before):
                 raise KeyboardInterrupt
             else:
                 before(number, frame)
@@ -133,7 +144,7 @@ class Terminal:
         try:
             yield lambda: self.stopped
         finally:
-            self._answers = False
+            self.stopped = self._answers = False
 
     def _edits(self, words: list[str]) -> None:
         """Arrow keys, earlier messages, and commands completed by the tabulator, where Python has readline."""

@@ -22,6 +22,9 @@ from xp.run import Run
 from xp.task.chat import Chat
 from xp.tracking import Tracker
 
+ANY = (ImportError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, AssertionError)
+"""What transformers and torch raise on a setting that the model cannot honour."""
+
 
 def chat(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str, Any]:
     """Chat with a model, in a terminal or through a pipe.
@@ -114,6 +117,8 @@ def _converse(desk: Desk, terminal: Terminal, file: Path, tracker: Tracker, comp
                 line = terminal.read()
                 if line is None:
                     break
+                if not line.strip():
+                    continue
                 due = _heard(desk, line, terminal.quoted)
                 if talk.messages[:-1] == before[0]:
                     back = "what was said is taken back"
@@ -143,9 +148,8 @@ def _heard(desk: Desk, line: str, quoted: bool) -> bool:
     """Do what the user says; True where an answer is due now."""
     if line.lstrip().startswith("/") and not quoted:
         return desk.order(line)
-    if line.strip():
-        desk.talk.ask(line)
-    return bool(line.strip())
+    desk.talk.ask(line)
+    return True
 
 
 def _answer(desk: Desk, terminal: Terminal, stopped: Any, attempt: int) -> dict[str, Any]:
@@ -163,7 +167,8 @@ def _answer(desk: Desk, terminal: Terminal, stopped: Any, attempt: int) -> dict[
         answer = speaker.answer(inputs, [talk.turns, attempt], terminal.show, stopped)
     except UserError:
         raise
-    except (ImportError, ValueError, RuntimeError, AssertionError) as error:  # transformers' and torch's, of a setting.
+    except ANY as error:
+        terminal.show("\n")
         said = " ".join(str(error).split())[:300]
         raise UserError(f"the model cannot answer like this: {type(error).__name__}: {said}") from error
     terminal.show("\n")

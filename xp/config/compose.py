@@ -124,7 +124,9 @@ def _check_method(peft: Any, choices: dict[str, str], config_dir: str | None) ->
     """Refuse another method under the name of one that has a yaml: the run would be called after what it is not."""
     kind = str(peft.get("type")) if isinstance(peft, dict) and "type" in peft else None
     own = naming.stated("peft.type", choices["peft"], folders(config_dir)) if kind is not None else None
-    if kind is not None and own not in (None, "???") and kind.upper().replace("-", "_") != str(own).upper():
+    if kind is None or own in (None, "???") or "${" in str(own):
+        return
+    if len({each.upper().replace("-", "_") for each in (kind, str(own))}) > 1:
         raise UserError(f"peft.type={kind}: peft={choices['peft']} is {own}; give peft=any peft.type={kind}")
 
 

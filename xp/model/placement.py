@@ -80,7 +80,7 @@ def arguments(
         for name, _ in network.named_parameters():
             if not any(name.startswith(f"{module}.") for module in device_map):
                 raise UserError(f"model.device_map: it says nothing of {name.rpartition('.')[0]}; name all modules")
-    if isinstance(device_map, dict) and len({*numbered(device_map).values()}) == 1:
+    if isinstance(device_map, dict) and len(places := {*numbered(device_map).values()}) == 1 and places != {0}:
         one = next(iter(device_map.values()))
         raise UserError(f"model.device_map: all is on {one}; name a second device, or set null and device=cpu or cuda")
     if isinstance(device_map, dict):

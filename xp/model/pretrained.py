@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from pydantic import model_validator
 
 from xp import adapter, hub
-from xp.adapter import NEW
 from xp.adapter.folder import Folder, check_sizes, where
 from xp.error import UserError, check_folder
 from xp.model import footprint, placement, quantization, stored
@@ -25,9 +24,13 @@ from xp.model.tokenizer import settle_pad
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
-    from xp.adapter import Several
-
 ASSETS = Path(__file__).parent.parent / "assets"
+
+
+def _settled(path: str | Path) -> str:
+    if not os.path.isdir(path):
+        hub.settle()
+    return str(path)
 
 
 class Pretrained(Model, name="pretrained"):
@@ -77,12 +80,13 @@ class Pretrained(Model, name="pretrained"):
         path = self._folder(wish)
         if wish.adapters is not None:
             folder = wish.adapters.folders(wish.locate)[wish.adapters.leading]
-            return self._describe(folder.path if folder.has_config else path, replace(wish, classes=folder.classes))
-        if not adapter.is_adapter(path):
+        elif adapter.is_adapter(path):
+            folder = adapter.read(path, f"model.path={self.path}", weights=False)
+            path = path if folder.has_config else self._base(folder, wish)
+        else:
             return self._describe(path, wish)
-        folder = adapter.read(path, f"model.path={self.path}", weights=False)
-        wish = replace(wish, classes=folder.classes)
-        return self._describe(path if folder.has_config else self._base(folder, wish), wish)
+        wish = replace(wish, classes=adapter.classes(folder))
+        return self._describe(folder.path if folder.has_config else path, wish)
 
     def skeleton(self, wish: Wish) -> Callable[[], PreTrainedModel] | None:
         """Makes the network from its config alone."""
@@ -101,18 +105,12 @@ class Pretrained(Model, name="pretrained"):
         return make
 
     def _base(self, folder: Folder, wish: Wish) -> str:
-        base = where(folder, wish.locate(self.base) if self.base else None)
-        if not os.path.isdir(base):
-            hub.settle()
-        return base
+        return _settled(where(folder, wish.locate(self.base) if self.base else None))
 
     def _folder(self, wish: Wish) -> str:
         """Where the model is: a folder, or a repository of the hub."""
         self.check_files()
-        path = str(ASSETS / "bundled") if self.path == "bundled" else os.path.expanduser(wish.locate(self.path))
-        if not os.path.isdir(path):
-            hub.settle()
-        return path
+        return _settled(ASSETS / "bundled" if self.path == "bundled" else os.path.expanduser(wish.locate(self.path)))
 
     def load(self, wish: Wish) -> Loaded:
         """Load weights, config and tokenizer; an adapter folder comes with its base, a base with its adapters."""
@@ -123,19 +121,19 @@ class Pretrained(Model, name="pretrained"):
             loaded = self._adapted(folder, base, wish, wish.train)
             if others := folder.beside():
                 self._beside(loaded, folder, others, base, wish)
-                adapter.activate(loaded.network, [NEW, *others], folder.key, NEW if wish.train else None)
+                names = [adapter.NEW, *others]
+                adapter.activate(loaded.network, names, folder.key, names[0] if wish.train else None)
                 loaded.notes.append(f"beside the adapter: {', '.join(others)}, as in its training")
             return loaded
         if self.base is not None:
             raise UserError(f"model.base={self.base}: model.path={self.path} is no adapter, and has no base")
         return self._load(path, path, wish) if wish.adapters is None else self._with(wish.adapters, path, wish)
 
-    def _with(self, several: Several, path: str, wish: Wish) -> Loaded:
+    def _with(self, several: adapter.Several, path: str, wish: Wish) -> Loaded:
         """The network in ``path`` with several adapters, which share its sizes and the task."""
         if adapter.is_adapter(path):
-            raise UserError(
-                f"model.path={self.path}: it is an adapter itself; name it in peft.adapters, and give its base here"
-            )
+            said = "it is an adapter itself; name it in peft.adapters, and give its base here"
+            raise UserError(f"model.path={self.path}: {said}")
         folders = several.folders(wish.locate)
         first, folder = several.leading, folders.pop(several.leading)
         loaded = self._adapted(folder, path, wish, several.trained == first, first)
@@ -149,7 +147,7 @@ class Pretrained(Model, name="pretrained"):
         """Put more adapters on a network that has the first one."""
         for name, each in folders.items():
             self._check(each, base, wish)
-            own, others = (self._known_labels(one.path if one.has_config else base) for one in (each, first))
+            own, others = (self._known_labels(one.path if one.has_config else base, one) for one in (each, first))
             adapter.check_labels(each, own, others)
             adapter.put_on_another(loaded.network, each, name, loaded.notes)
 
@@ -165,12 +163,14 @@ class Pretrained(Model, name="pretrained"):
         """The network in ``base`` with an adapter, whose folder may have a config of its own."""
         described = folder.path if folder.has_config else base
         self._check(folder, base, wish)
-        loaded = self._load(base, described, replace(wish, kept=(*wish.kept, *folder.kept), classes=folder.classes))
-        if wish.train and wish.labels and loaded.labels != self._known_labels(described):
-            raise UserError(
-                f"{folder.key}: this adapter answers {', '.join(self._known_labels(described))}; "
-                f"the training rows have {', '.join(wish.labels)}. Train on such rows, or start from {base}"
+        wish = replace(wish, kept=(*wish.kept, *folder.kept), classes=adapter.classes(folder))
+        loaded = self._load(base, described, wish)
+        own, rows = (", ".join(each) for each in (self._known_labels(described, folder), wish.labels))
+        if wish.train and rows and ", ".join(loaded.labels) != own:
+            said = (
+                f"this adapter answers {own}; the training rows have {rows}. Train on such rows, or start from {base}"
             )
+            raise UserError(f"{folder.key}: {said}")
         placement.check_adaptable(loaded.network, self.path, base)
         loaded.network = adapter.put_on(loaded.network, folder, trainable, loaded.notes, name)
         if lost := [name for name in loaded.new if not folder.holds(name)]:
@@ -250,6 +250,6 @@ class Pretrained(Model, name="pretrained"):
             measured = footprint.settled(network, self.quantization, wish.computes_in)
         return Loaded(network, described.processor, labels, new, described_by, measured)
 
-    def _known_labels(self, path: str) -> list[str]:
+    def _known_labels(self, path: str, folder: Folder | None = None) -> list[str]:
         with loading(self.path):
-            return label_names(self._config(path))
+            return adapter.head_labels(folder) or label_names(self._config(path))

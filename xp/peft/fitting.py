@@ -53,7 +53,9 @@ def check_adapted(method: Method, adapted: Any) -> None:
     if isinstance(method.target_modules, list):
         names = [name for name, _ in adapted.get_base_model().named_modules()]
         check_names("peft.target_modules", [name for name in method.target_modules if name in (left or ())], names)
-    targeted = getattr(adapted.base_model, "targeted_module_names", [])
+    tuner = adapted.base_model
+    targeted = [*getattr(tuner, "targeted_module_names", [])]
+    targeted += [each.rpartition(".")[0] for each in getattr(tuner, "targeted_parameter_names", [])]
     for option in ("rank_pattern", "alpha_pattern"):
         for pattern in method.options.get(option) or {} if targeted else ():
             if not any(re.match(rf"(.*\.)?({pattern})$", name) for name in targeted):
