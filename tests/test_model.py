@@ -58,7 +58,7 @@ def test_an_adapter_folder_opens_with_plain_peft(adapted: dict[str, Any], traine
     from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
     folder = adapted["model"]
-    config = AutoConfig.from_pretrained(folder)
+    config = AutoConfig.from_pretrained(f"{folder}/network")
     assert config.id2label == LABELS
     base = AutoModelForSequenceClassification.from_pretrained(trained["model"])
     tokenizer = AutoTokenizer.from_pretrained(folder)
