@@ -185,7 +185,7 @@ def _serve() -> None:
                 _child(job, files)
             finally:
                 os._exit(70)
-        ended = select([watched := os.pidfd_open(child)], [], [], job.get("seconds", 120))[0]
+        ended = select([watched := os.pidfd_open(child)], [], [], job.get("seconds", 300))[0]
         os.close(watched)
         if not ended:
             os.kill(child, signal.SIGKILL)
