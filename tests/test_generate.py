@@ -144,6 +144,9 @@ def test_each_line_says_what_was_asked_what_follows_why_it_ended_and_how_long_it
     assert metrics["generate/new_tokens"] == sum(line["new_tokens"] for line in found)
     speed = metrics["generate/new_tokens"] / metrics["generate/seconds"]
     assert metrics["generate/tokens_per_second"] == pytest.approx(speed)
+    first, second = (line["new_tokens"] / line["tokens_per_second"] for line in found)  # Seconds of their one batch.
+    assert first == pytest.approx(second, rel=0.01)
+    assert first < metrics["generate/seconds"]
     shown = capsys.readouterr().out
     assert "what follows" in shown
     assert "finish" in shown
@@ -153,7 +156,7 @@ def test_each_line_says_what_was_asked_what_follows_why_it_ended_and_how_long_it
     names = {each.path for each in client.list_artifacts(result["run_id"])}
     assert {"generations.jsonl", "generations.json", "result.json"} <= names
     table = json.loads(Path(client.download_artifacts(result["run_id"], "generations.json")).read_text())
-    assert {"position", "input", "text", "finish", "new_tokens"} <= set(table["columns"])
+    assert {"position", "input", "text", "finish", "new_tokens", "tokens_per_second"} <= set(table["columns"])
 
 
 def test_an_answer_ends_with_its_end_token_or_in_time(run: Run, encoder_decoder: str) -> None:

@@ -139,14 +139,15 @@ class Report:
         from rich.text import Text
 
         several = any(line.get("sample") for line in lines)
-        table = Table("", *(["sample"] if several else []), "prompt", "what follows", "finish", "tokens")
-        table.columns[-1].justify = "right"
+        table = Table("", *(["sample"] if several else []), "prompt", "what follows", "finish", "tokens", "tokens/s")
+        table.columns[-1].justify = table.columns[-2].justify = "right"
         for line in lines[:most]:
             answer = "failed" if "error" in line else visible(line["text"])
             sample = [str(line.get("sample", ""))] if several else []
             sizes = f"{line['prompt_tokens']:,} + {line['new_tokens']:,}" if "new_tokens" in line else ""
+            speed = f"{line['tokens_per_second']:,.1f}" if "tokens_per_second" in line else ""
             prompt = Text(brief(line["input"], 50))
-            table.add_row(str(line["position"]), *sample, prompt, Text(answer), line.get("finish", ""), sizes)
+            table.add_row(str(line["position"]), *sample, prompt, Text(answer), line.get("finish", ""), sizes, speed)
         if table.row_count:
             self.console.print(table)
         if len(lines) > most:

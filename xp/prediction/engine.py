@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,9 @@ class Outcome:
 
     truncated: bool = False
     """Whether the output is of the beginning of the input alone."""
+
+    seconds: float = 0.0
+    """How long the batch took that the input went through the network in."""
 
 
 def predict(
@@ -127,6 +131,7 @@ def _run(predictor: Predictor, ready: list[tuple[Outcome, dict[str, Any]]]) -> b
     """Predict a batch; where it fails, its halves, down to the inputs that are to blame. Says if memory was short."""
     if not ready:
         return False
+    began = time.perf_counter()
     try:
         outputs = predictor.call([row for _, row in ready])
         if len(outputs) != len(ready):
@@ -142,8 +147,9 @@ def _run(predictor: Predictor, ready: list[tuple[Outcome, dict[str, Any]]]) -> b
             ready[0][0].error = "it needs more memory than there is; " * short + f"{type(error).__name__}: {said[:300]}"
             return short
     else:
+        seconds = time.perf_counter() - began
         for (outcome, _), output in zip(ready, outputs, strict=True):
-            outcome.output = output
+            outcome.output, outcome.seconds = output, seconds
         return False
     if short:
         import torch

@@ -44,6 +44,8 @@ def write(outcomes: list[Outcome], folder: Path) -> tuple[Path, list[dict[str, A
 def write_answers(outcomes: list[Outcome], folder: Path) -> tuple[Path, list[dict[str, Any]]]:
     """Write ``generations.jsonl``, a line for each answer to each prompt in their order, or for why there is none.
 
+    ``tokens_per_second`` are the new tokens of the answer by the seconds of its batch; those of a batch add up.
+
     Args:
         outcomes: of all prompts, their outputs lists of `xp.generation.answer.Answer`.
         folder: the run's folder.
@@ -59,7 +61,8 @@ def write_answers(outcomes: list[Outcome], folder: Path) -> tuple[Path, list[dic
         size = len(outcome.item.row["tokens"])
         for sample, answer in enumerate(outcome.output):
             told = {"text": answer.text, "finish": answer.finish, "prompt_tokens": size, "new_tokens": answer.tokens}
-            lines.append(_begun(outcome) | {"sample": sample} | told)
+            speed = {"tokens_per_second": round(answer.tokens / outcome.seconds, 2)}
+            lines.append(_begun(outcome) | {"sample": sample} | told | speed)
     return _saved_lines(folder / "generations.jsonl", lines), lines
 
 
@@ -92,7 +95,8 @@ def answer_table(lines: list[dict[str, Any]], most: int = 1000) -> dict[str, lis
     found["input"] = [
         each if isinstance(each := line["input"], str) else json.dumps(each, ensure_ascii=False) for line in first
     ]
-    found |= {name: [line.get(name, 0) for line in first] for name in ("sample", "prompt_tokens", "new_tokens")}
+    numbers = ("sample", "prompt_tokens", "new_tokens", "tokens_per_second")
+    found |= {name: [line.get(name, 0) for line in first] for name in numbers}
     return found | {name: [line.get(name, "") for line in first] for name in ("text", "finish", "error")}
 
 
