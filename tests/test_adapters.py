@@ -149,7 +149,7 @@ def test_an_adapter_on_another_base_is_refused(base: str, two: dict[str, str], r
                            r"el.path=<the one that it was trained on>$"):  # fmt: skip
             run("command=evaluate", *adapters(other, two))
     with pytest.raises(
-        UserError, match=r"^peft.adapters.law=\S+: this adapter is for CAUSAL_LM, the task for SEQ_CLS$"
+        UserError, match=r"^peft.adapters.law=\S+: this adapter is for CAUSAL_LM, the task for SEQ_CLS; give"
     ):
         run("command=evaluate", *adapters(base, two)[1:], "task=text_classification")
     with pytest.raises(UserError, match="it is an adapter itself; name it in peft.adapters"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class UserError(ValueError):
@@ -32,6 +32,12 @@ def check_folder(key: str, path: str) -> None:
     if not Path(path).is_dir():
         beside = [str(entry) for entry in Path(path).parent.glob("*") if entry.is_dir()]
         raise UserError(f"{key}: there is no such folder.{nearest(path, beside) if beside else ''}")
+
+
+def elsewhere(group: str, choices: Sequence[str]) -> str:
+    """That a key is none of the chosen component's, but of others of its group."""
+    has = "has it" if len(choices) == 1 else "have it"
+    return f"the chosen {group} has no such key; {group}={', '.join(choices)} {has}"
 
 
 def nearest(word: str, words: Iterable[str]) -> str:

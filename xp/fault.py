@@ -9,7 +9,7 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from xp.component import Component, Settings
-from xp.error import nearest
+from xp.error import elsewhere, nearest
 
 
 def explain(error: ValidationError, values: dict[str, Any], settings: type[Settings]) -> str:
@@ -46,10 +46,7 @@ def _unknown(key: str, settings: type[Settings]) -> str:
     if kind is not None and issubclass(kind, Component):
         has = sorted(name for name, each in kind.all().items() if key in each.model_fields)
         if has:
-            return (
-                f"the chosen {kind.group} has no such key; {kind.group}={', '.join(has)} "
-                f"{'has' if len(has) == 1 else 'have'} it"
-            )
+            return elsewhere(kind.group, has)
     return f"there is no such key.{nearest(key, settings.model_fields)}"
 
 

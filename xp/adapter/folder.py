@@ -73,6 +73,19 @@ class Folder:
         setting = "model.base" if self.key.startswith("model.path=") else "model.path"
         return f"give {setting}=<the one that it was trained on>"
 
+    def check_task(self, kind: str | None, who: str) -> None:
+        """Refuse an adapter for another kind of task.
+
+        Args:
+            kind: the task's, as peft spells it.
+            who: has it, for the message.
+
+        Raises:
+            UserError: says both.
+        """
+        if self.task_type not in (None, kind):
+            raise UserError(f"{self.key}: this adapter is for {self.task_type}, {who} for {kind}; give another one")
+
     def beside(self) -> dict[str, Folder]:
         """The adapters that took part while it was trained, which lie in it, by their names.
 

@@ -177,8 +177,7 @@ class Desk:
             raise UserError(f"{key}: give its folder, or mlflow:<run id>")
         folder = adapter.read(adapter.located(path, f"/adapter {name}", self.locate), key)
         kind = "SEQ_2_SEQ_LM" if speaker.network.config.is_encoder_decoder else "CAUSAL_LM"
-        if folder.task_type not in (None, kind):
-            raise UserError(f"{key}: this adapter is for {folder.task_type}, a chat for {kind}; give another one")
+        folder.check_task(kind, "a chat")
         notes: list[str] = []
         if hasattr(speaker.network, "peft_config"):
             adapter.put_on_another(speaker.network, folder, name, notes)

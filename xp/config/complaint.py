@@ -14,7 +14,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from xp.config import naming
-from xp.error import UserError, nearest
+from xp.error import UserError, elsewhere, nearest
 
 PATIENCE = 10
 """Seconds of computing after which a config is refused; one takes a tenth of a second, on a crowded machine seconds. A
@@ -130,7 +130,6 @@ def no_such_key(key: str, overrides: list[str], folder: Path) -> str:
             return f"{key}: {reason}"
     known = naming.known_keys(overrides, folder)
     if key not in known and (others := naming.choices_with(parent, last, folder)):
-        has = "has it" if len(others) == 1 else "have it"
-        return f"{key}: the chosen {parent} has no such key; {parent}={', '.join(others)} {has}"
+        return f"{key}: {elsewhere(parent, others)}"
     beside = [each.rpartition(".")[2] for each in known if each.rpartition(".")[0] == parent]
     return f"{key}: there is no such key.{nearest(last, beside) if parent in known else nearest(key, known)}"

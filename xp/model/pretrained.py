@@ -153,8 +153,7 @@ class Pretrained(Model, name="pretrained"):
 
     def _check(self, folder: Folder, base: str, wish: Wish) -> None:
         """Refuse an adapter for another task, or for a base of other sizes."""
-        if folder.task_type not in (None, wish.peft_type):
-            raise UserError(f"{folder.key}: this adapter is for {folder.task_type}, the task for {wish.peft_type}")
+        folder.check_task(wish.peft_type, "the task")
         if folder.origin not in (None, base):
             with loading(self.path):
                 check_sizes(folder, self.config, *(self._config(each) for each in (folder.origin, base)))
