@@ -116,6 +116,11 @@ def test_every_method_trains_and_opens_again_with_the_same_logits(
          "peft.target_modules: no layer of this model is called v_prj. Did you mean 'v_proj'?"),
         (["peft=lora", "peft.options.exclude_modules=[q_proj,v_prj]"],
          "peft.options.exclude_modules: no layer of this model is called v_prj. Did you mean 'v_proj'?"),
+        (["peft=lora", "peft.options.exclude_modules=q_proj"],
+         "peft.options.exclude_modules=q_proj: no layer of this model matches. A string is a regular expression of a "
+         "whole name, and a list has names. Did you mean [q_proj]? Its linear layers: down_proj, "),
+        (["peft=lora", "peft.options.exclude_modules='q_proj('"],
+         "peft.options.exclude_modules: q_proj( is no regular expression: missing ), unterminated subpattern"),
         (["peft=ia3", "peft.options.feedforward_modules=[dwn_proj]"],
          "peft.options.feedforward_modules: no layer of this model is called dwn_proj. Did you mean 'down_proj'?"),
         (["peft=lora", "peft.options.rank_pattern={q_prj: 8}"],

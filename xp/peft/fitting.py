@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from xp.error import UserError, nearest
+from xp.peft import known, layers
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,9 +28,12 @@ def check(method: Method, network: PreTrainedModel) -> None:
     """
     names = [name for name, _ in network.named_modules() if name]
     check_names("peft.modules_to_save", method.modules_to_save, names)
-    for option in ("exclude_modules", "feedforward_modules"):
-        if isinstance(method.options.get(option), list):
-            check_names(f"peft.options.{option}", method.options[option], names)
+    for option in sorted(known.LAYERS & method.options.keys()):
+        key, wanted = f"peft.options.{option}", method.options[option]
+        if isinstance(wanted, list):
+            check_names(key, wanted, names)
+        elif wanted and not any(re.fullmatch(wanted, name) for name in names):
+            raise layers.nothing(wanted, network, key, more="")
     if "token_indices" in method.options:
         _check_tokens("peft.options.token_indices", method.options["token_indices"], network, method.target_modules)
     tokens = method.options.get("trainable_token_indices") or {}

@@ -56,6 +56,9 @@ COUNTS = {
 """Options that are numbers of things of which there must be some; OFT's r is what its block size leaves open."""
 
 
+LAYERS = {"exclude_modules", "feedforward_modules"}
+"""Options that name layers: names in a list, or a regular expression of a whole name."""
+
 PATTERNS: dict[str, tuple[type, ...]] = {"rank_pattern": (int,), "alpha_pattern": (int, float)}
 """Options that give layers numbers of their own, and of what type; AdaLoRA keeps something else in them."""
 
@@ -98,6 +101,8 @@ def check_options(kind: str, given: dict[str, Any], settings: dict[str, str]) ->
             raise ValueError("options.num_virtual_tokens: peft's CPT has one for each of cpt_token_ids; give those")
         if name in COUNTS and type(given[name]) is int and given[name] < (name != "r" or "oft_block_size" not in known):
             raise ValueError(f"options.{name}={given[name]}: it is a number of things; give 1 or more")
+        if name in LAYERS and isinstance(given[name], str):
+            _check_expression(name, given[name])
         if name in PATTERNS and kind != "ADALORA" and isinstance(given[name], dict):
             _check_pattern(name, given[name])
         if name == "init_lora_weights" and str(given[name]).startswith(("pissa", "olora")):
@@ -109,6 +114,13 @@ def check_options(kind: str, given: dict[str, Any], settings: dict[str, str]) ->
             )
 
 
+def _check_expression(name: str, pattern: str) -> None:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"options.{name}: {pattern} is no regular expression: {error}") from error
+
+
 def _check_pattern(name: str, given: dict[Any, Any]) -> None:
     """Refuse what is no number, or for no layer that could be.
 
@@ -116,10 +128,7 @@ def _check_pattern(name: str, given: dict[Any, Any]) -> None:
         ValueError: such an entry.
     """
     for pattern, value in given.items():
-        try:
-            re.compile(str(pattern))
-        except re.error as error:
-            raise ValueError(f"options.{name}: {pattern} is no regular expression: {error}") from error
+        _check_expression(name, str(pattern))
         if type(value) not in PATTERNS[name] or value <= 0:
             number = "whole number of 1 or more" if name == "rank_pattern" else "number above 0"
             raise ValueError(f"options.{name}.{pattern}={value}: it must be a {number}")

@@ -88,15 +88,15 @@ def unknown(kind: str, network: PreTrainedModel) -> UserError:
     )
 
 
-def nothing(wanted: str | list[str] | None, network: PreTrainedModel) -> UserError:
-    """That no layer matches, with those that there are."""
+def nothing(
+    wanted: str | list[str] | None, network: PreTrainedModel, key: str = "peft.target_modules", more: str = "all-linear"
+) -> UserError:
+    """That no layer matches, with those that there are, and what else ``key`` may say."""
     there = linear(network)
     first = wanted if isinstance(wanted, str) else [*(wanted or []), ""][0]
-    hint = nearest(first, [*there, "all-linear"])
+    hint = nearest(first, [*there, *([more] if more else [])])
     if isinstance(wanted, str) and "'all-linear'" not in hint:
         hint = " A string is a regular expression of a whole name, and a list has names." + hint.replace("'", "")
         hint = re.sub(r"Did you mean (\S+)\?", r"Did you mean [\1]?", hint)
-    return UserError(
-        f"peft.target_modules={wanted}: no layer of this model matches.{hint} Its linear layers: {', '.join(there)}; "
-        "or all-linear"
-    )
+    has = ", ".join(there) + (f"; or {more}" if more else "")
+    return UserError(f"{key}={wanted}: no layer of this model matches.{hint} Its linear layers: {has}")
