@@ -66,6 +66,9 @@ def test_generate_and_predict_use_them(base: str, two: dict[str, str], run: Ran)
         assert written(how, *adapters(base, two, "peft.active=verse")) == alone
         assert written(how, *adapters(base, two, "peft.active=[]")) == written(
             how, *LM, "model=pretrained", f"model.path={base}")  # fmt: skip
+    given = ["command=generate", *LM, "model=pretrained", f"model.path={two['verse']}", f"model.base={base}"]
+    for draft in (base, two["law"]):  # The base that is given is the model's, not the draft's.
+        assert written(*given, f"generation.assistant_model={draft}") == written(*given)
 
 
 def test_one_is_trained_while_the_others_stay(base: str, two: dict[str, str], run: Ran) -> None:

@@ -10,7 +10,7 @@ from xp.component import Settings
 
 
 class Chat(Settings):
-    """How ``command=chat`` begins; all of it can be changed while talking."""
+    """How ``command=chat`` begins."""
 
     system: str | None
     """System message that the conversation begins with; null leaves it to the template."""

@@ -27,7 +27,7 @@ def load_draft(run: Run, wish: Wish, device: torch.device) -> Draft | None:
     from xp.generation.drafts import Draft
 
     try:
-        of_its_own = {"path": path, "revision": None, "config": {}, "processor": {}}
+        of_its_own = {"path": path, "base": None, "revision": None, "config": {}, "processor": {}}
         loaded = run.model.model_copy(update=of_its_own).load(replace(wish, adapters=None))
     except UserError as error:
         raise UserError(str(error).replace("model.path=", "generation.assistant_model=", 1)) from error
