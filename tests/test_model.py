@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import curve, rows, write_rows
+from conftest import ROOT, curve, rows, write_rows
 
 from xp.error import UserError
 
@@ -261,6 +261,8 @@ def test_the_seed_decides_the_new_weights(run: Ran) -> None:
 WRONG = [
     (["model.path=runs/nowhere"], "model.path=runs/nowhere: there is no such folder"),
     (["model.path=./nowhere"], "model.path=./nowhere: there is no such folder"),
+    ([f"model.path={ROOT}/xp/assets/bundeld"], f"there is no such folder. Did you mean '{ROOT}/xp/assets/bundled'?"),
+    ([f"model.path={ROOT}/xp/assets/zzzz"], f"there is no such folder. In {ROOT}/xp/assets there is: bundled, "),
     (
         ["model.path=nobody/nothing"],
         "model.path=nobody/nothing: there is no such folder here; as an id of the hub: it is not in the cache, and the "

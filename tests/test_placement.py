@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -58,6 +60,22 @@ def test_every_command_takes_a_model_that_is_spread(folder: str, run: Ran, capfd
             assert made["failed"] == 0
             outputs.append(Path(made["predictions"]).read_text())
         assert len(set(outputs)) == 1
+
+
+def test_a_draft_of_another_architecture_is_where_the_computing_is(folder: str, run: Ran, tmp_path: Path) -> None:
+    from transformers import AutoConfig, GPT2Config, GPT2LMHeadModel
+
+    shutil.copytree(folder, tmp_path / "draft")
+    (tmp_path / "draft/model.safetensors").unlink()
+    sizes = AutoConfig.from_pretrained(folder).vocab_size
+    GPT2LMHeadModel(GPT2Config(vocab_size=sizes, n_embd=16, n_layer=1, n_head=2)).save_pretrained(tmp_path / "draft")
+    given = ["command=generate", "model=pretrained", f"model.path={folder}", "inputs=[a cat]", "precision=fp32",
+             "generation.max_new_tokens=5"]  # fmt: skip
+    texts = []
+    for more in ([], [f"model.device_map={BY_HAND}", f"generation.assistant_model={tmp_path}/draft"]):
+        lines = Path(run(*given, *more)["generations"]).read_text().splitlines()
+        texts += [json.loads(line)["text"] for line in lines]
+    assert texts[0] == texts[1]
 
 
 def test_a_sequence_to_sequence_model_is_spread_too(run: Ran, tmp_path: Path) -> None:

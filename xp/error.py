@@ -17,6 +17,10 @@ class UserError(ValueError):
         super().__init__(redacted(text))
 
 
+MOST = 20
+"""Folders that a message lists; there may be any number."""
+
+
 def check_folder(key: str, path: str) -> None:
     """See whether a folder is there.
 
@@ -30,8 +34,12 @@ def check_folder(key: str, path: str) -> None:
     from pathlib import Path
 
     if not Path(path).is_dir():
-        beside = [str(entry) for entry in Path(path).parent.glob("*") if entry.is_dir()]
-        raise UserError(f"{key}: there is no such folder.{nearest(path, beside) if beside else ''}")
+        folder = Path(path)
+        names = sorted(entry.name for entry in folder.parent.glob("*") if entry.is_dir())
+        near = _near(folder.name, names)  # Of whole paths, those that begin alike would be.
+        there = f" In {folder.parent} there is: {', '.join(names[:MOST])}{', ...' * (len(names) > MOST)}." * bool(names)
+        hint = f" Did you mean {str(folder.with_name(near))!r}?" if near else there
+        raise UserError(f"{key}: there is no such folder.{hint}")
 
 
 def elsewhere(group: str, choices: Sequence[str]) -> str:
@@ -46,15 +54,19 @@ def nearest(word: str, words: Iterable[str]) -> str:
     Near is what has the same letters (``lroa``) or differs in few, what the word's letters are the initials of (``lr``
     for ``learning_rate``), and what contains it or is contained in it (``num_train_epochs`` for ``epochs``).
     """
+    words = sorted(set(words))
+    if near := _near(word, words):
+        return f" Did you mean {near!r}?"
+    return f" There is: {', '.join(words)}." if words else ""
+
+
+def _near(word: str, words: Sequence[str]) -> str | None:
     from difflib import get_close_matches
 
-    words = sorted(set(words))
     close = [each for each in words if sorted(each) == sorted(word)]
     close += get_close_matches(word, words, n=1, cutoff=0.7)
     close += [each for each in words if word == "".join(part[:1] for part in each.split("_"))]
     close += [each for each in sorted(words, key=len, reverse=True) if len(each) > 3 and each in word]
     close += [each for each in words if len(word) > 3 and word in each]
     close += get_close_matches(word, words, n=1, cutoff=0.5)
-    if close:
-        return f" Did you mean {close[0]!r}?"
-    return f" There is: {', '.join(words)}." if words else ""
+    return close[0] if close else None

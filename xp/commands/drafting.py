@@ -28,6 +28,7 @@ def load_draft(run: Run, wish: Wish, device: torch.device) -> Draft | None:
 
     try:
         of_its_own = {"path": path, "base": None, "revision": None, "config": {}, "processor": {}}
+        of_its_own |= {"device_map": None, "max_memory": None, "offload_folder": None}  # It is small, and other names.
         loaded = run.model.model_copy(update=of_its_own).load(replace(wish, adapters=None))
     except UserError as error:
         raise UserError(str(error).replace("model.path=", "generation.assistant_model=", 1)) from error
