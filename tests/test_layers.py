@@ -12,7 +12,7 @@ from conftest import ROOT
 LAYERS = [
     {"secret"},  # imports nothing of xp
     {"error"},
-    {"component", "metric", "findings", "cache", "hub", "unpickled", "process"},
+    {"component", "console", "metric", "findings", "cache", "hub", "unpickled", "process"},
     {"imports", "fault", "consent", "adapter"},
     {"tracking", "hardware"},
     {"model", "peft", "task", "data", "generation", "ledger"},

@@ -116,6 +116,15 @@ def test_a_sweep_over_backends_adapters_and_seeds(corpus: Path) -> None:
     assert len(json.loads((folder / "sweep.json").read_text())) == 12
 
 
+def test_lists_are_in_the_table_as_they_were_given(swept: Swept) -> None:
+    code, said = swept("training.max_steps=1", "peft=lora", "peft.target_modules=[q_proj,v_proj],[q_proj]")
+    assert code == 0
+    assert {line.split("│")[1].strip() for line in said.splitlines() if line.startswith("│")} == {
+        "[q_proj,v_proj]",
+        "[q_proj]",
+    }
+
+
 @pytest.mark.parametrize(
     ("gpus", "processes", "shares"),
     [

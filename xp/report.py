@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from xp.console import console
 from xp.process import world
 from xp.secret import redacted
 
@@ -31,9 +32,7 @@ class Report:
 
     def __init__(self, aside: bool = False) -> None:
         """Speak on the standard output, or beside it (``aside``), where that is for something else."""
-        from rich.console import Console
-
-        self.console = Console(quiet=world.rank() != 0, highlight=False, stderr=aside)
+        self.console = console(quiet=world.rank() != 0, stderr=aside)
         self._total = 0
         self._next = 0
         self._task: TaskID | None = None
@@ -41,7 +40,7 @@ class Report:
 
     def say(self, text: str) -> None:
         """One line, without secrets that a library's error may have brought into it."""
-        self.console.print(redacted(text), markup=False, soft_wrap=True)
+        self.console.print(redacted(text), soft_wrap=True)
 
     def rows(self, side: str, notes: dict[str, int], max_length: int | None) -> None:
         """What became of a split's rows, with a warning where some were cut or dropped."""
@@ -235,14 +234,13 @@ def visible(text: str, width: int = 200) -> str:
 
 def show_tasks(tasks: list[dict[str, str]]) -> None:
     """The table of all tasks: what they are called, whether models are trained for them, what they take and give."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = 240
+    screen = console()
+    if not screen.is_terminal:
+        screen.width = 240
     table = Table(*tasks[0], title="python -m xp command=predict task=<task> inputs=...", title_justify="left")
     for task in tasks:
         table.add_row(*map(Text, task.values()))
-    console.print(table)
+    screen.print(table)

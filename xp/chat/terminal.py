@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from xp.console import console
 from xp.error import UserError
 
 BLOCK = '"""'
@@ -20,10 +21,8 @@ class Terminal:
     """A person at a terminal, or a pipe: then only answers go to the standard output, and all else beside it."""
 
     def __init__(self, words: Iterable[str] = ()) -> None:
-        from rich.console import Console
-
         self.interactive = self.is_interactive()
-        self.console = Console(highlight=False, stderr=not self.interactive)
+        self.console = console(stderr=not self.interactive)
         self.stopped = False
         """Whether Ctrl-C has asked for the end of this answer."""
 
@@ -42,7 +41,7 @@ class Terminal:
 
     def say(self, text: str) -> None:
         """A line of xp's own."""
-        self.console.print(text, style="dim" if self.interactive else None, markup=False, soft_wrap=True)
+        self.console.print(text, style="dim" if self.interactive else None, soft_wrap=True)
 
     def show(self, piece: str) -> None:
         """A piece of an answer; the chat ends where whoever read them is gone."""

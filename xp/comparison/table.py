@@ -77,6 +77,7 @@ def _label(run: Facts) -> str:
 def _table(runs: Sequence[Facts], names: Sequence[str], found: dict[str, dict[str, list[Any]]]) -> Table:
     """A column for each run, and one for what the second has more than the first where there are two."""
     from rich.table import Table
+    from rich.text import Text
 
     two = len(runs) == 2
     table = Table("", *names, *(["difference"] if two else []))
@@ -91,7 +92,7 @@ def _table(runs: Sequence[Facts], names: Sequence[str], found: dict[str, dict[st
         if not rows:
             continue
         table.add_section()
-        table.add_row(f"[bold]{section}[/bold]")
+        table.add_row(Text(section, style="bold"))
         for name, values in rows.items():
             measured = section in ("metrics", "speed")
             cells = digits(values) if measured else [_short(written(each)) for each in values]

@@ -36,7 +36,7 @@ def draw_legend(console: Console) -> None:
     from rich.text import Text
 
     if not console.is_terminal:
-        console.print("a|token|the|model|sees  [a][token][it][learns][to][say]  {a|token|that|was|cut}", markup=False)
+        console.print("a|token|the|model|sees  [a][token][it][learns][to][say]  {a|token|that|was|cut}")
         return
     legend = Text()
     for kind, meaning in (("seen", " seen "), ("trained", " trained "), ("cut", "cut")):

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from xp.console import console
 from xp.ledger import Claim, ends
 from xp.sweep.pool import Job, varying
 from xp.tracking import identified
@@ -110,7 +111,6 @@ class Parent:
         tracker.params({"jobs": len(jobs), "overrides": " | ".join(" ".join(job.overrides) for job in jobs)})
 
     def _print(self, ranked: Sequence[Job]) -> None:
-        from rich.console import Console
         from rich.table import Table
 
         keys = varying(ranked)
@@ -123,7 +123,7 @@ class Parent:
             table.add_column(name)
         for job in ranked:
             table.add_row(*(job.value(key) for key in keys), *self._cells(job))
-        Console(highlight=False, width=None if sys.stdout.isatty() else 160).print(table)
+        console(width=None if sys.stdout.isatty() else 160).print(table)
 
     def _cells(self, job: Job) -> list[str]:
         status = {"finished": job.how or "finished", "waiting": "not begun"}.get(job.status, job.status)
