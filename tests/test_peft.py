@@ -94,6 +94,16 @@ def test_every_method_trains_and_opens_again_with_the_same_logits(
     assert wrong == {}
 
 
+@pytest.mark.parametrize("batching", ["length", "packed"])
+def test_norms_are_trained_in_float32_on_a_base_that_is_stored_in_bfloat16(batching: str, run: Ran) -> None:
+    """The norms give float32 then, which the layers after them take under autocast alone."""
+    base = run(*LM, "training.save_dtype=bfloat16", "runs_folder=bases")["model"]
+    given = [*LM, "precision=bf16", PRETRAINED]
+    trained = run(*given, f"model.path={base}", "peft=lntuning", f"training.batching={batching}")
+    again = run("command=evaluate", *given, f"model.path={trained['model']}")
+    assert again["metrics"]["eval/loss"] == pytest.approx(trained["metrics"]["eval/loss"], rel=1e-2)
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [

@@ -70,7 +70,7 @@ def prepare(
     if hasattr(network, "peft_config"):
         check_adapter(task, network, held_out, processor, device, autocast)
     if packed:
-        check_packing(task, network, train, processor, device)
+        check_packing(task, network, train, processor, device, autocast)
     if recipe.gradient_checkpointing:
         if not network.supports_gradient_checkpointing:
             raise UserError("training.gradient_checkpointing=true: this model has no support for it; set it to false")

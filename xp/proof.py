@@ -67,7 +67,9 @@ def check_adapter(
                 f"peft: with {kind}, what this model makes of a row of task={task.name} depends on its padding (a loss "
                 f"of {apart:.3f} becomes {together:.3f}); use another one, such as peft=lora, or another model"
             )
-        if task.packable and sees_ahead(network, len(processor)):
+        with autocast():
+            ahead = task.packable and sees_ahead(network, len(processor))
+        if ahead:
             raise UserError(
                 f"peft: with {kind}, this model sees the tokens that task={task.name} has it predict; use another one, "
                 "such as peft=lora"
@@ -118,7 +120,14 @@ def sees_ahead(network: nn.Module, vocabulary: int) -> bool:
     return bool((first - second).abs().max() > (1e-3 if exact else 5e-2) * first.std())
 
 
-def check_packing(task: Trainable, network: nn.Module, train: Encoded, processor: Any, device: torch.device) -> None:
+def check_packing(
+    task: Trainable,
+    network: nn.Module,
+    train: Encoded,
+    processor: Any,
+    device: torch.device,
+    autocast: Callable[[], AbstractContextManager[Any]],
+) -> None:
     """Prove on two rows that the network keeps packed rows apart; not every architecture does.
 
     Raises:
@@ -138,7 +147,7 @@ def check_packing(task: Trainable, network: nn.Module, train: Encoded, processor
         found: torch.Tensor = network(**batch).logits[0, -second:].float()
         return found
 
-    with torch.inference_mode():
+    with torch.inference_mode(), autocast():
         alone = logits(rows[-1:])
         try:
             apart = (logits(rows) - alone).abs().max() <= 1e-2 * alone.std()
