@@ -641,6 +641,29 @@ def test_eva_begins_with_what_the_layers_see(base: str, run: Ran, capsys: pytest
         run(*given, "peft=lora", "peft.options={init_lora_weights: corda}")
 
 
+def test_layers_that_eva_leaves_no_rank_are_not_missed(
+    run: Ran, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From 20 layers on, peft shortens their names to those that all of them have."""
+    import peft
+
+    begin = peft.initialize_lora_eva_weights
+
+    def leave_one_out(network: Any, seen: Any, **named: Any) -> None:
+        layers = {name: part for name, part in network.named_modules() if hasattr(part, "lora_A")}
+        ranks = {name: 0 if name.endswith("layers.1.mlp.down_proj") else 4 for name in layers}
+        begin(network, eva_state_dict={name: torch.eye(rank, layers[name].in_features) for name, rank in ranks.items()})
+
+    monkeypatch.setattr("peft.initialize_lora_eva_weights", leave_one_out)
+    base = run(*LM, "model.config.num_hidden_layers=4", "runs_folder=bases")["model"]
+    result = run(*LM, "model=pretrained", f"model.path={base}", "peft=eva")
+    assert "lora on 27 layers: down_proj 3, gate_proj 4, " in capsys.readouterr().out
+    scores = run("command=evaluate", *LM, "model=pretrained", f"model.path={result['model']}")["metrics"]
+    assert scores["eval/loss"] == pytest.approx(result["metrics"]["eval/loss"], rel=1e-5)
+    found = reopened(by_peft, {"it": ({}, result["model"])})["it"]
+    assert not isinstance(found, str), found
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("rank", [8, 16])
 def test_loftq_makes_up_for_what_four_bits_lose(rank: int, run: Ran) -> None:

@@ -69,9 +69,19 @@ def _look(network: Any, purpose: Purpose) -> None:
             f"peft.options.init_lora_weights=eva: it looks at {least} tokens at a time, and 16 train rows have fewer; "
             "give a lower peft.rank"
         )
+    there = _adapted(network)
     initialize_lora_eva_weights(network, seen, gather_distributed_inputs=False, show_progress_bar=False)
+    if (left := _adapted(network)) != there:  # From 20 layers on, peft names those that it left no rank as the others.
+        config.target_modules = left
     rows = sum(len(each["input_ids"]) for each in seen)
     purpose.say(f"eva: the adapter begins with what the layers see of {rows} rows")
+
+
+def _adapted(network: Any) -> set[str]:
+    """The full names of the layers that LoRA is on."""
+    from peft.tuners.lora import LoraLayer
+
+    return {name for name, part in network.get_base_model().named_modules() if isinstance(part, LoraLayer)}
 
 
 def _make_up(network: Any, purpose: Purpose) -> None:
