@@ -203,6 +203,9 @@ WRONG = [
     (["peft=lora", "peft.target_modules='['"], 'peft.target_modules="[": this is no regular expression: '),
     (["peft=lora", "peft.target_modules=[]"], "peft.target_modules=[]: give names of layers, a regular expression"),
     (["command=evaluate", "backend=hf", "backend.processes=2"], "command=evaluate runs in one process"),
+    (["peft=[lora,dora]"], "peft: it takes one choice and no list; give peft=<choice>, or sweep with -m"),
+    (["task=[causal_lm]"], "task: it takes one choice and no list; give task=<choice>, or sweep with -m"),
+    (["model=[bundled]"], "model: it takes one choice and no list; give model=<choice>, or sweep with -m"),
 ]
 
 
