@@ -16,16 +16,29 @@ if TYPE_CHECKING:
     from xp.peft.method import Method
 
 
+NEEDED = {
+    "adapter_layers": "<number>",
+    "adapter_len": "<number>",
+    "num_virtual_tokens": "<number>",
+    "token_indices": "[<token ids>]",
+}
+"""Options for which peft has no value of its own, and what to give; CPT counts its tokens itself."""
+
+
 def check(method: Method, network: PreTrainedModel) -> None:
-    """Refuse what the network does not have.
+    """Refuse what the network does not have, and options without a value.
 
     Args:
         method: what was set.
         network: without an adapter; its weights may be on torch's meta device.
 
     Raises:
-        UserError: layers of no such name, tokens or layers beyond its last.
+        UserError: layers of no such name, tokens or layers beyond its last; an option that needs a value.
     """
+    for option in sorted(NEEDED.keys() & known.options(method.kind)):
+        if not method.options.get(option) and method.kind != "CPT":
+            key = f"peft.options.{option}"
+            raise UserError(f"{key} has no value, and {method.kind} needs one; give {key}={NEEDED[option]}")
     names = [name for name, _ in network.named_modules() if name]
     check_names("peft.modules_to_save", method.modules_to_save, names)
     for option in sorted(known.LAYERS & method.options.keys()):
