@@ -329,7 +329,8 @@ def test_images_go_along_with_a_turn(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert answered["about"]["prompt_tokens"] > 16  # The image's patches are among them.
 
 
-def test_sounds_go_along_with_a_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_sounds_go_along_with_a_turn(precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import numpy as np
     import soundfile
 
@@ -339,7 +340,7 @@ def test_sounds_go_along_with_a_turn(tmp_path: Path, monkeypatch: pytest.MonkeyP
     Path("noise.wav").write_text("none")
     typed = "/attach beep.wav\nWhat is it?\nAnd then?\n/attach noise.wav\nAnd this?\n"
     monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
-    result = ran("model=pretrained", f"model.path={model}")
+    result = ran("model=pretrained", f"model.path={model}", f"precision={precision}")
     messages = json.loads(Path(result["transcript"]).read_text())["messages"]
     assert [message["role"] for message in messages] == ["user", "assistant"] * 3
     assert messages[4]["content"] == "And this?"  # What cannot be read was not attached.

@@ -127,13 +127,14 @@ class Speaker:
             return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         turns = [message | {"content": _parts(message["content"], self.rate)} for message in messages]
         try:
-            made = self.processor.apply_chat_template(
-                turns,
-                add_generation_prompt=True,
-                tokenize=True,
-                return_dict=True,
-                return_tensors="pt",
-            )
+            with torch.autocast(home(self.network).type, enabled=False):  # Spectrograms are computed by torch, too.
+                made = self.processor.apply_chat_template(
+                    turns,
+                    add_generation_prompt=True,
+                    tokenize=True,
+                    return_dict=True,
+                    return_tensors="pt",
+                )
         except (OSError, ValueError, TypeError, LookupError) as error:
             raise UserError(f"this model's processor says: {' '.join(str(error).split())}") from error
         found: dict[str, Tensor] = made.to(dtype=self.network.dtype)
