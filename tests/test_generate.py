@@ -401,6 +401,7 @@ def test_a_draft_that_there_cannot_be_is_one_line(run: Run, encoder_decoder: str
             "speculation_type=dflash: bundled was not made for it",
         ),
         (["use_mtp=true"], "use_mtp=true: this model has no heads for several tokens; use false"),
+        (["assistant_early_exit=4"], "assistant_early_exit=4: it must be less than 4, the layers of this model"),
     ):
         with pytest.raises(UserError, match=f"^generation.{said}"):
             run(*GENERATE, "inputs=x", *[f"generation.{each}" for each in settings])
@@ -410,6 +411,8 @@ def test_a_draft_that_there_cannot_be_is_one_line(run: Run, encoder_decoder: str
             run(*GENERATE, "inputs=x", f"generation.{setting}", *disk)
     with pytest.raises(UserError, match="assistant_model=bundled: it has no encoder, and the model has one"):
         run(*GENERATE, "inputs=x", f"model.path={encoder_decoder}", "generation.assistant_model=bundled")
+    with pytest.raises(UserError, match="assistant_early_exit=1: a bart model goes through all of its layers; leave it"):
+        run(*GENERATE, "inputs=x", f"model.path={encoder_decoder}", "generation.assistant_early_exit=1")
 
 
 def test_continuous_batching_writes_the_same_and_refuses_what_it_would_not_do(

@@ -262,6 +262,7 @@ def test_drafts_leave_the_text_as_it_is(network: Any, processor: Any) -> None:
     hook.remove()
     assert drafted == plain
     assert len(calls) < 24  # A draft of its own twin is right: several tokens each time.
+    assert write(from_yaml(Greedy, max_new_tokens=24, assistant_early_exit=2), network, processor, [text]) == plain
 
 
 def test_beams_give_their_best_first(network: Any, processor: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -106,8 +107,29 @@ class Drafted(Generation):
                 f"generation.{said}: drafts are for a model whose first weights are in memory, not on the disk; raise "
                 "model.max_memory, or draft nothing"
             )
+        if self.assistant_early_exit is not None:
+            _check_exit(base(network), self.assistant_early_exit)
         ours = ("assistant_model", *OF_ASSISTANT)
         return {name: value for name, value in super().arguments(network, processor).items() if name not in ours}
+
+
+def _check_exit(network: Any, layer: int) -> None:
+    """Refuse an early exit that leaves out no layer: transformers only lowers ``num_hidden_layers`` for a draft.
+
+    Raises:
+        UserError: networks of this kind do not look at that, or it has no more layers.
+    """
+    inner = getattr(network, network.base_model_prefix, network)
+    if "num_hidden_layers" not in inspect.unwrap(type(inner).forward).__code__.co_names:
+        raise UserError(
+            f"generation.assistant_early_exit={layer}: a {network.config.model_type} model goes through all of its "
+            "layers; leave it null, or draft by generation.prompt_lookup_num_tokens"
+        )
+    if layer >= inner.config.num_hidden_layers:
+        raise UserError(
+            f"generation.assistant_early_exit={layer}: it must be less than {inner.config.num_hidden_layers}, the "
+            "layers of this model"
+        )
 
 
 @dataclass(frozen=True)
