@@ -28,6 +28,7 @@ from xp.chat.talk import Talk
 from xp.config import compose as composing
 from xp.error import UserError
 from xp.generation import Generation
+from xp.generation.drafts import Draft
 from xp.generation.greedy import Greedy
 from xp.generation.sample import Sample
 from xp.launch import start
@@ -268,6 +269,14 @@ def test_settings_are_checked_as_those_of_the_command_line() -> None:
     assert front.speaker.generation.temperature == 0.5  # type: ignore[attr-defined]
     front.order("/set")
     assert "temperature=0.5" in said[-1]
+    processor = tokenizer("plain")
+    drafted, _ = desk(
+        generation=from_yaml(Greedy, max_new_tokens=8, assistant_model="x"),
+        draft=Draft(network(len(processor)), processor),
+    )
+    drafted.order("/set num_assistant_tokens=3")
+    with pytest.raises(UserError, match=r"^/set target_lookbehind: the draft model has the model's own tokenizer"):
+        drafted.order("/set target_lookbehind=3")
 
 
 def test_a_talk_is_saved_and_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

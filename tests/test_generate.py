@@ -401,6 +401,7 @@ def test_a_draft_that_there_cannot_be_is_one_line(run: Run, encoder_decoder: str
             "speculation_type=dflash: bundled was not made for it",
         ),
         (["use_mtp=true"], "use_mtp=true: this model has no heads for several tokens; use false"),
+        (["assistant_model=bundled", "target_lookbehind=3"], "target_lookbehind: the draft model has the model's own"),
         (["assistant_early_exit=4"], "assistant_early_exit=4: it must be less than 4, the layers of this model"),
     ):
         with pytest.raises(UserError, match=f"^generation.{said}"):

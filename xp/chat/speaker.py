@@ -88,6 +88,8 @@ class Speaker:
             )
         caching.check(generation, home(self.network))
         generation.arguments(self.network, self.tokenizer)
+        if self.draft is not None:
+            self.draft.arguments(self.network, self.tokenizer, generation)
 
     def attachable(self, part: dict[str, str]) -> None:
         """Refuse what could not be sent along.

@@ -143,7 +143,8 @@ class Draft:
         """What ``generate`` is to be told of it; sets its own generation config, where transformers looks for more.
 
         Raises:
-            UserError: it cannot draft for this network, or its tokenizer is another one and the network has an encoder.
+            UserError: it cannot draft for this network, or its tokenizer is another one and the network has an encoder,
+                or it is the same one and settings are to fit two together.
         """
         from copy import deepcopy
 
@@ -163,7 +164,10 @@ class Draft:
                     "generation.assistant_model: its tokenizer is not the model's, which only decoders can bridge; "
                     "take one of the same family"
                 )
-            found |= {"tokenizer": processor, "assistant_tokenizer": self.processor}
+            return found | {"tokenizer": processor, "assistant_tokenizer": self.processor}
+        for name in ("assistant_lookbehind", "target_lookbehind"):
+            if getattr(generation, name, None) is not None:
+                raise UserError(f"generation.{name}: the draft model has the model's own tokenizer; leave it null")
         return found
 
     def _check(self, network: Any, generation: Generation) -> None:
