@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -204,8 +205,8 @@ def test_paths_in_a_table_may_be_seen_from_the_table() -> None:
         ("nowhere/a.csv", "text_classification", "There is no folder nowhere either"),
         ("and/or", "text_classification", "A text that looks like a file is given in a list: inputs='[\"and/or\"]'"),
         ("*.tsv", "text_classification", "inputs=*.tsv: no file has such a name"),
-        ("empty.txt", "text_classification", "there is nothing in it to predict"),
-        ([], "text_classification", "there is nothing in it to predict"),
+        ("empty.txt", "text_classification", "there is nothing in it; give a text, a list, or a file"),
+        ([], "text_classification", "there is nothing in it; give a text, a list, or a file"),
         (None, "text_classification", "inputs has no value"),
         ("broken.json", "text_classification", "inputs=broken.json: cannot be read as json"),
         ("binary.csv", "text_classification", "inputs=binary.csv: cannot be read as csv"),
@@ -223,6 +224,25 @@ def test_what_cannot_be_read_is_refused_with_the_next_step(inputs: Any, name: st
     with pytest.raises(UserError) as caught:
         read(inputs, task(name), {})
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "command", "message"),
+    [
+        ("[]", "generate", "inputs=[]: there is nothing in it; give a text, a list, or a file"),
+        ("", "generate", 'inputs="": text: is empty; give a text to go on from, or a conversation'),
+        ('["", 3]', "predict", 'inputs=["", 3]: text: is empty; give a text, or a pair of texts'),
+        ('[{"role": "usr", "content": "x"}]', "generate", "there is no role 'usr'. Did you mean 'user'?"),
+    ],
+)
+def test_inputs_that_cannot_be_used_are_told_before_anything_is_imported(
+    inputs: str, command: str, message: str, compose: Callable[..., Any]
+) -> None:
+    with pytest.raises(UserError) as caught:
+        compose(f"command={command}", f"inputs={inputs}").check_files()
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    compose(f"command={command}", 'inputs=["", "x"]').check_files()
 
 
 def test_an_image_is_turned_upright_and_has_three_channels() -> None:

@@ -122,7 +122,7 @@ def _needed(group: str, choice: str, values: dict[str, Any]) -> tuple[str, ...]:
         for name in [name for name, each in value.items() if each == "???"] if isinstance(value, dict) else ():
             given.append(f"{group}.{key}.{name}=[3]")
     if group == "task":
-        given += ["command=predict", "inputs=x"]
+        given += ["command=predict", "inputs=https://x/y.png"]
     return tuple(given)
 
 

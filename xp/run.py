@@ -208,7 +208,8 @@ class Run(Settings):
             from xp.prediction.prompts import Prompts
 
             takes = Prompts(name="text_generation") if self.command == "generate" else self.task
-            inputs.check_files(self.inputs, takes)
+            columns = {part: column for part, column in self.data.columns.items() if isinstance(column, str)}
+            inputs.check_files(self.inputs, takes, columns)
 
     def values(self) -> dict[str, Any]:
         """All settings as plain values, nested as in the config."""

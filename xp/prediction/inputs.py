@@ -64,18 +64,21 @@ def read(inputs: Any, task: Task, columns: dict[str, str]) -> list[Item]:
     """
     found = list(_values(inputs, task))
     if not found:
-        raise UserError(f"inputs={inputs}: there is nothing in it to predict")
+        raise UserError(f"inputs={inputs}: there is nothing in it; give a text, a list, or a file")
     return [_item(number, value, place, task, columns) for number, (value, place) in enumerate(found)]
 
 
-def check_files(inputs: Any, task: Task) -> None:
-    """See whether the files that ``inputs`` names are there.
+def check_files(inputs: Any, task: Task, columns: dict[str, str]) -> None:
+    """See whether the files that ``inputs`` names are there, or anything of it can be used if it names none.
 
     Raises:
-        UserError: they are not.
+        UserError: not so.
     """
-    if isinstance(inputs, str) and is_path(inputs):
+    items = [] if isinstance(inputs, str) and is_path(inputs) else read(inputs, task, columns)
+    if not items:
         _files(inputs, task, tell=False)
+    elif all(item.error for item in items):
+        raise UserError(f"inputs={json.dumps(inputs, default=str)[:80]}: {items[0].error}; give {task.takes}")
 
 
 def _values(inputs: Any, task: Task) -> Iterator[tuple[Any, str]]:
