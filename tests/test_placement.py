@@ -151,6 +151,8 @@ WRONG = [
         "model.device_map.lm_head=gpu: it must be cpu, disk, or the",
     ),
     ([EVALUATE, "model.device_map={}"], "it names no module"),
+    ([EVALUATE, "model.device_map={lm_head: 1.5}"], "model.device_map.lm_head=1.5: it must be a string or an integer"),
+    ([EVALUATE, "model.device_map=3"], "model.device_map=3: it must be a string or a dictionary"),
     ([EVALUATE, "model.max_memory={0: 1GiB}"], "model.max_memory: it bounds what is spread by itself"),
     ([EVALUATE, "model.device_map=auto", "model.max_memory={0: lots}"], "model.max_memory.0=lots: it must be a size"),
     ([EVALUATE, "model.device_map=auto", "model.max_memory={gpu: 1GiB}"], "model.max_memory.gpu: it must be cpu, or"),
