@@ -102,6 +102,13 @@ def test_what_cannot_be_spread_is_one_line(folder: str, run: Ran, compose: Calla
             loaded(compose(*overrides))
         assert message in str(caught.value)
         assert "\n" not in str(caught.value)
+    missing = torch.cuda.device_count()
+    for overrides, key in (
+        (["model.device_map=auto", f"model.max_memory={{{missing}: 20GiB, cpu: 60GiB}}"], "max_memory"),
+        ([f"model.device_map={{model: {missing}, lm_head: cpu}}"], "device_map"),
+    ):
+        with pytest.raises(UserError, match=f"^model.{key}: torch sees no GPU {missing} here: "):
+            loaded(compose(*evaluate(folder, *overrides)))
     same = run(*evaluate(adapter, "model.device_map=auto"))  # All of it fits.
     assert same["metrics"] == run(*evaluate(adapter))["metrics"]
 

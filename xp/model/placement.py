@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -70,7 +70,7 @@ def arguments(
 
     Raises:
         UserError: a mapping names a module that there is not, or leaves one out, or has all on one device, or the
-            same weights in two places.
+            same weights in two places, or a GPU that there is not.
     """
     if isinstance(device_map, dict) and "" not in device_map:
         names = [name for name, _ in network.named_modules() if name]
@@ -87,7 +87,20 @@ def arguments(
         _check_tied(network, device_map)
     spread = device_map if isinstance(device_map, str) else numbered(device_map)
     bounds = None if max_memory is None else numbered(max_memory)
+    _check_there("max_memory", bounds or {})
+    _check_there("device_map", () if isinstance(spread, str) else spread.values())
     return {"device_map": spread, "max_memory": bounds, "offload_folder": offload_folder}
+
+
+def _check_there(key: str, places: Iterable[str | int]) -> None:
+    """Refuse GPUs that this machine has not."""
+    import torch
+
+    there = torch.cuda.device_count()
+    for place in places:
+        if isinstance(place, int) and place >= there:
+            seen = f"the last one is {there - 1}" if there else "there is none; leave it out"
+            raise UserError(f"model.{key}: torch sees no GPU {place} here: {seen}")
 
 
 def _check_tied(network: nn.Module, device_map: dict[str, str | int]) -> None:
