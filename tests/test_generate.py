@@ -366,6 +366,13 @@ def test_a_draft_model_is_loaded_by_its_path_and_changes_no_text(run: Run, encod
         run(*given, "generation.assistant_model=runs/none")
 
 
+def test_a_draft_model_that_is_not_there_is_missed_before_anything_is_imported(compose: Callable[..., Any]) -> None:
+    asked = compose("command=generate", "inputs=x", "generation.assistant_model=runs/none")
+    with pytest.raises(UserError, match="^generation.assistant_model=runs/none: there is no such folder"):
+        asked.check_files()
+    compose("command=generate", "inputs=x", "generation.assistant_model=bundled").check_files()
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [

@@ -199,7 +199,7 @@ class Run(Settings):
         if Path(self.runs_folder).exists() and not Path(self.runs_folder).is_dir():
             raise UserError(f"runs_folder={self.runs_folder}: this is a file; give a folder, or one that is to be made")
         run_in(getattr(self.model, "path", ""))
-        for part in (self.model, self.task, self.peft, self.chat):
+        for part in (self.model, self.task, self.peft, self.generation, self.chat):
             part.check_files()
         if self.command in ("train", "evaluate", "show"):
             self.data.check_files(self.command != "evaluate")

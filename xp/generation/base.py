@@ -160,6 +160,9 @@ class Generation(Component):
         """Whether each input is answered by itself: several at once would change each other's answers, or cannot be."""
         return False
 
+    def check_files(self) -> None:
+        """See whether the folders that the settings name are there; raises a `UserError` where one is not."""
+
     def arguments(self, network: nn.Module, processor: Any) -> dict[str, Any]:
         """What transformers' ``generate`` is to be told, beside the inputs and `stopping`.
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from xp.error import UserError
+from xp.error import UserError, check_folder
 from xp.generation.base import Generation
 from xp.generation.habits import base
 
@@ -91,6 +92,12 @@ class Drafted(Generation):
     def alone(self) -> bool:
         """Whether something drafts: transformers drafts for one row at a time."""
         return self.drafts
+
+    def check_files(self) -> None:
+        """The draft model's folder, where its path is one."""
+        path = os.path.expanduser(self.assistant_model or "")
+        if path.startswith((".", "/", "runs/")):
+            check_folder(f"generation.assistant_model={self.assistant_model}", path)
 
     def arguments(self, network: nn.Module, processor: Any) -> dict[str, Any]:
         """Without what is the draft model's, see `Draft.arguments`.
