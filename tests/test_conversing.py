@@ -394,6 +394,8 @@ def test_a_chat_through_a_pipe(
     client = MlflowClient(f"sqlite:///{tmp_path}/runs/mlflow.db")
     tracked = client.get_run(result["run_id"])
     assert tracked.data.metrics["chat/answers"] == 3
+    assert tracked.data.tags["xp.model"] == "bundled"
+    assert "xp.data" not in tracked.data.tags  # A chat reads none.
     assert {"transcript.json", "conversation.json"} <= {each.path for each in client.list_artifacts(result["run_id"])}
     kept = client.download_artifacts(result["run_id"], "transcript.json")
     assert json.loads(Path(kept).read_text())["messages"] == messages  # A chat can go on from it.

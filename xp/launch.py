@@ -228,8 +228,8 @@ def _tracker(run: Run, folder: Path, parent: Path | None, report: Report) -> Tra
 
 def _tags(run: Run, folder: Path) -> dict[str, str]:
     """What people filter runs by."""
-    tags = {f"xp.{group}": choice for group, choice in run.choices.items()}
-    return tags | {
+    unread = "" if run.command in ("train", "evaluate") else "data"
+    return {f"xp.{group}": choice for group, choice in run.choices.items() if group != unread} | {
         "xp.command": run.command,
         "xp.seed": str(run.seed),
         "xp.folder": str(folder),
