@@ -401,6 +401,15 @@ def test_a_chat_through_a_pipe(
     assert json.loads(Path(kept).read_text())["messages"] == messages  # A chat can go on from it.
 
 
+def test_an_encoder_decoder_answers_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = build("text_to_text", tmp_path / "model")
+    monkeypatch.setattr(sys, "stdin", io.StringIO("What is a fig?\n"))
+    result = ran("model=pretrained", f"model.path={model}")
+    (_, answered) = json.loads(Path(result["transcript"]).read_text())["messages"]
+    assert answered["about"]["tokens"] > 0
+
+
 def test_what_cannot_be_answered_leaves_the_conversation_as_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

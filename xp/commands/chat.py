@@ -77,7 +77,9 @@ def _wish(run: Run, precision: str) -> Wish:
     import torch
 
     return Wish(
-        auto_class=("AutoModelForCausalLM", "AutoModelForImageTextToText", "AutoModelForMultimodalLM"),
+        auto_class=tuple(
+            f"AutoModelFor{each}" for each in ("CausalLM", "Seq2SeqLM", "ImageTextToText", "MultimodalLM")
+        ),
         processor_class="AutoProcessor",
         config=lambda labels: {},
         labels=[],
