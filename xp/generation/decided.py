@@ -40,3 +40,14 @@ def why(key: str) -> str | None:
         return f"xp has no such setting: {DECIDED[key]}"
     having = [name for name, each in sorted(Generation.all().items()) if key in each.model_fields]
     return f"only generation={' and '.join(having)} has it" if having else None
+
+
+def elsewhere(key: str) -> str | None:
+    """What a key may be meant for that other ways of writing have; None where none of their keys is near."""
+    from difflib import get_close_matches
+
+    from xp.generation import Generation
+
+    keys = sorted({each for kind in Generation.all().values() for each in kind.model_fields})
+    near = get_close_matches(key, keys, n=1, cutoff=0.7)
+    return f"there is no such key. Did you mean {near[0]!r}? {why(near[0]) or ''}".rstrip() if near else None
