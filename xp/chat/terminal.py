@@ -154,6 +154,9 @@ class Terminal:
                 found = [word for word in words if word.startswith(begun)] if begun.startswith("/") else []
                 return found[number] if number < len(found) else None
 
+            # A Ctrl-C that comes while readline begins would be heard as the line ends, and take the line with it. Here
+            # Python hears it before anything is typed.
+            readline.set_pre_input_hook(lambda: None)
             readline.set_completer_delims(" ")
             readline.set_completer(complete)
             readline.parse_and_bind("tab: complete")

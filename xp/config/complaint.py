@@ -124,7 +124,7 @@ def no_such_key(key: str, overrides: list[str], folder: Path) -> str:
     """That there is no such key, and the nearest one of the groups as chosen, or the choices that have it."""
     parent, _, last = key.rpartition(".")
     if parent == "generation":
-        from xp.generation.decided import elsewhere, why
+        from xp.generation.decided import near, why
 
         if reason := why(last):
             return f"{key}: {reason}"
@@ -132,6 +132,6 @@ def no_such_key(key: str, overrides: list[str], folder: Path) -> str:
     if key not in known and (others := naming.choices_with(parent, last, folder)):
         return f"{key}: {elsewhere(parent, others)}"
     beside = [each.rpartition(".")[2] for each in known if each.rpartition(".")[0] == parent]
-    if parent == "generation" and "Did you mean" not in nearest(last, beside) and (other := elsewhere(last)):
+    if parent == "generation" and "Did you mean" not in nearest(last, beside) and (other := near(last)):
         return f"{key}: {other}"
     return f"{key}: there is no such key.{nearest(last, beside) if parent in known else nearest(key, known)}"

@@ -42,12 +42,12 @@ def why(key: str) -> str | None:
     return f"only generation={' and '.join(having)} has it" if having else None
 
 
-def elsewhere(key: str) -> str | None:
+def near(key: str) -> str | None:
     """What a key may be meant for that other ways of writing have; None where none of their keys is near."""
     from difflib import get_close_matches
 
     from xp.generation import Generation
 
     keys = sorted({each for kind in Generation.all().values() for each in kind.model_fields})
-    near = get_close_matches(key, keys, n=1, cutoff=0.7)
-    return f"there is no such key. Did you mean {near[0]!r}? {why(near[0]) or ''}".rstrip() if near else None
+    found = get_close_matches(key, keys, n=1, cutoff=0.7)
+    return f"there is no such key. Did you mean {found[0]!r}? {why(found[0]) or ''}".rstrip() if found else None
