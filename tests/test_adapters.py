@@ -611,6 +611,17 @@ def test_what_was_taken_from_the_base_is_given_back_when_it_is_saved(word: str, 
     assert not isinstance(reopened(by_peft, {"it": ({}, result["model"])})["it"], str)
 
 
+@pytest.mark.parametrize("quantization", ["nf4", "int8"])
+@pytest.mark.parametrize("choice", ["pissa", "olora"])
+def test_nothing_is_taken_from_a_base_that_is_quantized(choice: str, quantization: str, base: str, run: Ran) -> None:
+    """It would be quantized anew without that part, and what is saved would not be for the base as it was."""
+    given = [*LM, "model=pretrained", f"model.path={base}", f"model.quantization={quantization}"]
+    with pytest.raises(
+        UserError, match=f"init_lora_weights={choice}: it takes a part out of .* set model.quantization to"
+    ):
+        run(*given, f"peft={choice}")
+
+
 def test_heads_are_saved_with_what_began_as_a_part_of_the_base(run: Ran) -> None:
     """peft leaves them out where it turns such an adapter into one that stands alone."""
     result = run("peft=pissa", "peft.rank=3")
@@ -637,7 +648,7 @@ def test_eva_begins_with_what_the_layers_see(base: str, run: Ran, capsys: pytest
     assert torch.allclose(gram, torch.eye(len(gram)), atol=1e-3)  # Principal directions are orthonormal.
     with pytest.raises(UserError, match="init_lora_weights=eva: it looks at 2000 tokens at a time, and 16 train rows"):
         run(*given, "peft=eva", "peft.rank=1000")
-    with pytest.raises(UserError, match="init_lora_weights=corda: xp does not have this initialisation"):
+    with pytest.raises(UserError, match="init_lora_weights=corda: it begins with statistics of the base"):
         run(*given, "peft=lora", "peft.options={init_lora_weights: corda}")
 
 

@@ -528,7 +528,6 @@ def test_a_chat_at_a_terminal(tmp_path: Path) -> None:
         time.sleep(0.5)
         screen.types("\x03")
         screen.until("stopped")
-        screen.types("\x03")  # Between an answer and the next message, too, it ends nothing.
         screen.until(">>> ")
         screen.types("/set max_new_tokens=5\n")
         screen.until("max_new_tokens=5")

@@ -46,6 +46,12 @@ def _fields(name: str, file: Path) -> set[str]:
 INITIALISATIONS = r"True|False|gaussian|orthogonal|pissa|pissa_niter_\d+|olora|eva|loftq"
 """Those of LoRA that xp can keep: what is saved is for the base as it was, and a run that goes on begins the same."""
 
+NOT_HERE = {
+    "corda": "it begins with statistics of the base that peft wants gathered in a training of their own",
+    "mica": "it fixes a half of the adapter's weights, and checkpoints hold those that are trained",
+}
+"""Initialisations that peft has and xp has not, and why."""
+
 ELSEWHERE = {"use_asa", "kasa_config", "monteclora_config", "auxiliary_loss_weight", "opt_weighted_loss_type"}
 """Options that only peft's own losses and trainers honour; xp has the task's loss and its own loop."""
 
@@ -108,6 +114,8 @@ def check_options(kind: str, given: dict[str, Any], settings: dict[str, str]) ->
         if name == "init_lora_weights" and str(given[name]).startswith(("pissa", "olora")):
             _check_alone(kind, given)
         if name == "init_lora_weights" and not re.fullmatch(INITIALISATIONS, str(given[name])):
+            if reason := NOT_HERE.get(str(given[name])):
+                raise ValueError(f"options.{name}={given[name]}: {reason}; take pissa, olora or eva")
             words = INITIALISATIONS.lower().replace(r"\d+", "<number>").split("|")
             raise ValueError(
                 f"options.{name}={given[name]}: xp does not have this initialisation.{nearest(str(given[name]), words)}"

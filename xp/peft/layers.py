@@ -99,4 +99,5 @@ def nothing(
         hint = " A string is a regular expression of a whole name, and a list has names." + hint.replace("'", "")
         hint = re.sub(r"Did you mean (\S+)\?", r"Did you mean [\1]?", hint)
     has = ", ".join(there) + (f"; or {more}" if more else "")
+    hint = re.sub(r" There is: .*", "", hint)  # They are named below.
     return UserError(f"{key}={wanted}: no layer of this model matches.{hint} Its linear layers: {has}")

@@ -99,11 +99,8 @@ class Method:
         """
         if under is None and hasattr(network, "peft_config"):
             return further(self, network)
-        if getattr(network, "quantization_method", None) is not None and not known.takes_quantized(self.kind):
-            raise UserError(
-                f"peft: {self.kind} has no layers for quantized weights; set model.quantization to null, or use one "
-                "that has, such as peft=lora"
-            )
+        if getattr(network, "quantization_method", None) is not None:
+            self._check_quantized()
         config = self._config(purpose, layers.heads(network, purpose))
         adapted, lines = (
             self._put_on(network, config, purpose) if under is None else self._on_top(network, config, under)
@@ -116,6 +113,20 @@ class Method:
         if saved := layers.saved(adapted, purpose.new):
             purpose.say(saved)
         return trained_in_float32(surround(adapted))
+
+    def _check_quantized(self) -> None:
+        """Refuse what cannot be trained on quantized weights, or would change them."""
+        if not known.takes_quantized(self.kind):
+            raise UserError(
+                f"peft: {self.kind} has no layers for quantized weights; set model.quantization to null, or use one "
+                "that has, such as peft=lora"
+            )
+        word = self.options.get("init_lora_weights")
+        if initial.takes_from_base(word):  # peft refuses pissa; olora it quantizes anew, and does not give it back.
+            raise UserError(
+                f"peft.options.init_lora_weights={word}: it takes a part out of the base's weights, which quantized "
+                "ones do not give; set model.quantization to null, or use eva, or peft=qlora as it is"
+            )
 
     def lasting(self) -> dict[str, Any]:
         """The options that an adapter must have which is trained further.
