@@ -9,6 +9,7 @@ import pty
 import re
 import select
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -25,6 +26,7 @@ from xp.chat.orders import ORDERS, Desk, parsed
 from xp.chat.speaker import Speaker, file_kind, opening
 from xp.chat.stream import Stream
 from xp.chat.talk import Talk
+from xp.chat.terminal import Terminal
 from xp.config import compose as composing
 from xp.error import UserError
 from xp.generation import Generation
@@ -402,12 +404,41 @@ def test_a_chat_through_a_pipe(
 
 
 def test_an_encoder_decoder_answers_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForSeq2SeqLM
+
     monkeypatch.chdir(tmp_path)
     model = build("text_to_text", tmp_path / "model")
     monkeypatch.setattr(sys, "stdin", io.StringIO("What is a fig?\n"))
     result = ran("model=pretrained", f"model.path={model}")
     (_, answered) = json.loads(Path(result["transcript"]).read_text())["messages"]
     assert answered["about"]["tokens"] > 0
+    adapted = get_peft_model(AutoModelForSeq2SeqLM.from_pretrained(model), LoraConfig(task_type="SEQ_2_SEQ_LM"))
+    adapted.save_pretrained("adapter")
+    monkeypatch.setattr(sys, "stdin", io.StringIO("What is a fig?\n"))
+    adapter = ran("model=pretrained", "model.path=adapter")
+    (_, again) = json.loads(Path(adapter["transcript"]).read_text())["messages"]
+    assert again["content"] == answered["content"]  # A new LoRA changes nothing.
+
+
+def test_an_encoder_alone_answers_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = build("masked_lm", tmp_path / "model")
+    with pytest.raises(UserError, match="has no decoder of texts, so it cannot write"):
+        ran("model=pretrained", f"model.path={model}")
+
+
+def test_ctrl_c_between_an_answer_and_the_next_message_ends_nothing_at_once() -> None:
+    """As loading an adapter does, which takes a while."""
+    terminal = Terminal()
+    terminal.interactive = True
+    with terminal.talking():
+        signal.raise_signal(signal.SIGINT)
+        assert terminal.stopped  # And it is said that once more ends the program.
+        signal.raise_signal(signal.SIGINT)  # A key that is held down.
+        terminal._since -= 2
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
 
 
 def test_what_cannot_be_answered_leaves_the_conversation_as_it_was(

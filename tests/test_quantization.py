@@ -197,6 +197,7 @@ def test_what_was_trained_on_quantized_weights_is_used_on_those_and_on_others(fo
     assert whole["metrics"] != trained["metrics"]
     assert whole["metrics"]["eval/loss"] == pytest.approx(trained["metrics"]["eval/loss"], rel=0.2)
 
+    assert "The base was in nf4 while it was trained" in (Path(trained["model"]) / "README.md").read_text()
     assert "quantization_config" not in json.loads((Path(trained["model"]) / "network/config.json").read_text())
     tokens = torch.arange(3, 15)[None]
     found = []

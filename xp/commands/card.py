@@ -52,6 +52,8 @@ def write_card(
         own = f'config=AutoConfig.from_pretrained(folder + "/{NETWORK}")'
         opening = f"model = {type(network.get_base_model()).__name__}.from_pretrained({json.dumps(base)}, {own})"
         opening += "\n    model = PeftModel.from_pretrained(model, folder)"
+        if loaded.footprint is not None:
+            lines[2] += f" The base was in {loaded.footprint.how} while it was trained; without, the scores are others."
         if others := beside(network, trained_adapter(run)):
             lines[2] += f" It was trained beside {', '.join(others)}, which take part."
             loads = [f'model.load_adapter(folder + "/{BESIDE}/{each}", "{each}")' for each in others]

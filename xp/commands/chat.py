@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,12 @@ def chat(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str, 
 
     Returns:
         What goes to ``result.json``: ``metrics``, the place of the transcript, and times.
+
+    Raises:
+        UserError: the model cannot write, or the history or a setting does not fit it.
     """
+    from xp.prediction import writer
+
     started = time.perf_counter()
     terminal = Terminal(ORDERS)
     report.console = terminal.console
@@ -41,7 +47,12 @@ def chat(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str, 
     if run.chat.system is not None:
         talk.system = run.chat.system
     device, precision = choose_machine(run, tracker, report)
-    loaded = take(run, _wish(run, precision), report)
+    wish = _wish(run, precision)
+    described = run.model.describe(wish)
+    if not hasattr(described.processor, "tokenizer"):  # What takes images or sounds, too, was made to write.
+        writer.check(described.config)
+    wish = replace(wish, peft_type="SEQ_2_SEQ_LM" if described.config.is_encoder_decoder else Chat.peft_type)
+    loaded = take(run, wish, report)
     describe_model(loaded, tracker, report)
     network = place(loaded.network, device).eval()
     tokenizer = getattr(loaded.processor, "tokenizer", loaded.processor)
@@ -49,7 +60,7 @@ def chat(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str, 
     for line in task.equip(tokenizer, network, adapted=True):
         report.say(line)
     context = _context(run, network, tokenizer)
-    draft = load_draft(run, _wish(run, precision), device)
+    draft = load_draft(run, wish, device)
     speaker = Speaker(network, loaded.processor, run.generation, context, run.seed, draft, plain)
     speaker.check(run.generation)
     desk = Desk(talk, speaker, terminal.say, partial(run.tracking.locate, runs=run.runs_folder))
