@@ -459,6 +459,9 @@ def test_what_plain_peft_saves_is_not_put_on_a_base_of_another_vocabulary(base: 
     given = ["command=evaluate", *LM, "model=pretrained"]
     with pytest.raises(UserError, match="vocab_size is 300 there, 280 here; give model.base="):
         run(*given, "model.path=plain", "model.base=other")
+    for place, message in ((".", "has no model in it .no config.json."), ("./nowhere", "is not there")):
+        with pytest.raises(UserError, match=f"^model.base={place}: {message}; give model.base="):
+            run(*given, "model.path=plain", f"model.base={place}")
     with pytest.raises(UserError, match="vocab_size is 300 there, 280 here; give model.path="):
         run(*given, "model.path=other", "peft.adapters={it: plain}")
 

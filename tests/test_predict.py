@@ -222,6 +222,11 @@ CASES = {
         overrides=SHORT, told={"generate_kwargs": GREEDY},
         entry=lambda given: given | {"audio": samples(given["audio"])},
     ),
+    "any_to_any on chats": Case(
+        "any_to_any",
+        lambda folder: [[{"role": "user", "content": [{"type": "text", "text": text}]}] for text in TEXTS],
+        "any_to_any", SHORT, {"generate_kwargs": GREEDY},
+    ),
 }  # fmt: skip
 
 

@@ -48,8 +48,8 @@ def _unfit(first: Any, errors: Sequence[Any], values: Any) -> str:
     must = "it must be " if rules[0].startswith("Input should be ") else ""
     given, hint = about[0]["input"], ""
     words = [word for each in about for word in re.findall(r"'([^']*)'", each.get("ctx", {}).get("expected", ""))]
-    if words and isinstance(given, str):
-        hint = nearest(given, words)
+    if words and isinstance(given, str) and "Did you mean" in (near := nearest(given, words)):
+        hint = near  # All words are in the rule.
     return f"{'.'.join(map(str, place))}={json.dumps(given, default=str)}: {must}{said}.{hint}"
 
 

@@ -74,11 +74,7 @@ class Folder:
         return f"give {setting}=<the one that it was trained on>"
 
     def check_task(self, kind: str | None, who: str) -> None:
-        """Refuse an adapter for another kind of task.
-
-        Args:
-            kind: the task's, as peft spells it.
-            who: has it, for the message.
+        """Refuse it where ``who`` asks is for another ``kind`` of task, as peft spells those.
 
         Raises:
             UserError: says both.
@@ -218,7 +214,7 @@ def where(folder: Folder, given: str | None) -> str:
     """The base of an adapter: what was given, or what it says itself.
 
     Raises:
-        UserError: it says nothing, its base is not where it was, or is an adapter too.
+        UserError: it says nothing, or its base is not where it was, no model, or an adapter too.
     """
     base = given or folder.base
     if base is None:
@@ -226,11 +222,13 @@ def where(folder: Folder, given: str | None) -> str:
     base = os.path.expanduser(base)
     if is_adapter(base):
         raise UserError(f"{folder.key}: its base {base} is an adapter itself; give model.base=<the network under both>")
-    if not Path(base).is_dir() and (Path(base).is_absolute() or base.startswith((".", "runs/"))):
-        beside = Path(folder.path).parent / "base"
-        there = beside if (beside / "config.json").is_file() else "<where it is now>"
-        key = f"model.base={base}" if given else folder.key
-        raise UserError(f"{key}: {'' if given else 'its base '}{base} is not there; give model.base={there}")
+    said, there = f"model.base={base}:" if given else f"{folder.key}: its base {base}", Path(base).is_dir()
+    if there and not Path(base, "config.json").is_file():
+        raise UserError(f"{said} has no model in it (no config.json); give model.base=<its base>")
+    if not there and (Path(base).is_absolute() or base.startswith((".", "runs/"))):
+        now = Path(folder.path).parent / "base"
+        now_there = now if (now / "config.json").is_file() else "<where it is now>"
+        raise UserError(f"{said} is not there; give model.base={now_there}")
     return base
 
 

@@ -174,7 +174,7 @@ def _answer(desk: Desk, terminal: Terminal, stopped: Any, attempt: int) -> dict[
     talk, speaker = desk.talk, desk.speaker
     inputs, dropped = speaker.fitted(talk)
     if dropped:
-        left = f"{dropped} oldest turn{'s' * (dropped > 1)}"
+        left = "oldest turn" if dropped == 1 else f"{dropped} oldest turns"
         terminal.say(f"the context of {speaker.context:,} tokens is full: the model does not see the {left}")
     try:
         answer = speaker.answer(inputs, [talk.turns, attempt], terminal.show, stopped)
