@@ -45,7 +45,7 @@ def check_adapter(
             return float(task.loss(network, batch, 0.0))
 
     network.eval()
-    with torch.inference_mode(), _moved(network):
+    with torch.inference_mode(), _moved(network), _row_by_row(network):
         try:
             together, apart = loss(rows), sum(loss([row]) for row in rows)
         except (
@@ -113,11 +113,28 @@ def sees_ahead(network: nn.Module, vocabulary: int) -> bool:
     tokens = torch.arange(3, 11, device=home(network))[None] % vocabulary
     other = tokens.clone()
     other[0, -1] = (other[0, -1] + 1) % vocabulary
-    with torch.inference_mode():
+    with torch.inference_mode(), _row_by_row(network):
         first, second = (network(input_ids=each).logits[:, :-1].float() for each in (tokens, other))
-    # int8 has one scale for a whole row, and for all rows which of its columns stay whole: the others notice a little.
-    exact = not any(type(part).__name__ == "Linear8bitLt" for part in network.modules())
-    return bool((first - second).abs().max() > (1e-3 if exact else 5e-2) * first.std())
+    return bool((first - second).abs().max() > 1e-3 * first.std())
+
+
+@contextmanager
+def _row_by_row(network: nn.Module) -> Iterator[None]:
+    """Has int8 layers round every column meanwhile.
+
+    Where one row of a batch has something large in a column, bitsandbytes keeps that column whole for all of them, and
+    the others notice: by up to 9 % of the deviation of logits, in the bundled model.
+    """
+    found = [getattr(part, "state", None) for part in network.modules() if type(part).__name__ == "Linear8bitLt"]
+    states: list[Any] = [state for state in found if state is not None]  # peft's layers around them have none.
+    before = [state.threshold for state in states]
+    for state in states:
+        state.threshold = 0.0
+    try:
+        yield
+    finally:
+        for state, threshold in zip(states, before, strict=True):
+            state.threshold = threshold
 
 
 def check_packing(
@@ -149,7 +166,7 @@ def check_packing(
 
     # What sums up in another order ends in another digit of bfloat16, of which there are three.
     exact = all(each.dtype == torch.float32 for each in network.parameters())
-    with torch.inference_mode(), nullcontext() if exact else autocast():
+    with torch.inference_mode(), _row_by_row(network), nullcontext() if exact else autocast():
         alone = logits(rows[-1:])
         try:
             apart = (logits(rows) - alone).abs().max() <= (1e-2 if exact else 0.1) * alone.std()
