@@ -127,6 +127,16 @@ def test_a_column_that_int8_keeps_whole_for_one_token_is_no_sight_of_it(
 
 
 @pytest.mark.parametrize("word", ["nf4", "int8"])
+def test_dora_trains_on_quantized_weights_and_is_used_on_them(word: str, folder: str, run: Ran) -> None:
+    """peft looks at the whole weights in each step, and would lose the scales of int8 in the first."""
+    given = ["model=pretrained", "task=causal_lm", f"model.quantization={word}"]
+    trained = run(*given, f"model.path={folder}", "peft=dora", "training.learning_rate=2e-2")
+    again = run("command=evaluate", *given, f"model.path={trained['model']}")
+    assert again["metrics"] == trained["metrics"]
+    assert trained["metrics"] != run("command=evaluate", *given, f"model.path={folder}")["metrics"]
+
+
+@pytest.mark.parametrize("word", ["nf4", "int8"])
 @pytest.mark.parametrize("method", ["hra", "loha", "fourierft", "osf", "delora"])
 def test_a_method_that_does_not_know_quantized_layers_is_refused(
     method: str, word: str, folder: str, compose: Callable[..., Any]

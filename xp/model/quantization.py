@@ -202,9 +202,18 @@ def settle(network: nn.Module, computes_in: torch.dtype) -> None:
     """
     for layer in quantized(network):
         layer.support_avx512bf16_for_cpu = False
+        if type(layer).__name__ == "Linear8bitLt":
+            layer.register_forward_pre_hook(_with_scales)
         if layer.bias is not None:
             compute = getattr(layer, "compute_dtype", None)
             layer.bias.data = layer.bias.data.to(computes_in if compute is None else compute)
+
+
+def _with_scales(layer: Any, inputs: Any) -> None:
+    """Gives an int8 weight its scales back: peft's DoRA puts a copy of it in its place, which has none."""
+    weight = layer.weight
+    if getattr(weight, "CB", None) is not None and weight.SCB is None:
+        weight.SCB = layer.state.SCB
 
 
 def check_trained(network: nn.Module, computes_in: torch.dtype) -> None:
