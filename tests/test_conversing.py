@@ -421,6 +421,18 @@ def test_an_encoder_decoder_answers_too(tmp_path: Path, monkeypatch: pytest.Monk
     assert again["content"] == answered["content"]  # A new LoRA changes nothing.
 
 
+def test_a_classifier_is_told_apart(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = build("causal_lm", tmp_path / "model")
+    config = json.loads(Path(model, "config.json").read_text())
+    Path(model, "config.json").write_text(json.dumps(config | {"architectures": ["LlamaForSequenceClassification"]}))
+    monkeypatch.setattr(sys, "stdin", io.StringIO("x\n"))
+    ran("model=pretrained", f"model.path={model}")
+    assert (
+        "warning: this model was trained as LlamaForSequenceClassification, and not to write" in capfd.readouterr().err
+    )
+
+
 def test_an_encoder_alone_answers_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     model = build("masked_lm", tmp_path / "model")

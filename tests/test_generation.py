@@ -99,13 +99,13 @@ def test_the_modes_of_inductor_are_torchs() -> None:
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["generation.temperature=0.7"], "generation.temperature: only generation=beam_sample and sample has it"),
-        (["+generation.temperature=0.7"], "generation.temperature: only generation=beam_sample and sample has it"),
+        (["generation.temperature=0.7"], "generation.temperature: only generation=beam_sample and sample have it"),
+        (["+generation.temperature=0.7"], "generation.temperature: only generation=beam_sample and sample have it"),
         (["generation.num_beams=4"], "generation.num_beams: xp has no such setting: generation=beam and beam_sample"),
         (["generation.penalty_alpha=0.6"], "transformers 5 took contrastive search out"),
         (["generation.max_length=10"], "give generation.max_new_tokens"),
         (["generation.max_new_token=10"], "Did you mean 'max_new_tokens'?"),
-        (["generation.temprature=1"], "Did you mean 'temperature'? only generation=beam_sample and sample has it"),
+        (["generation.temprature=1"], "Did you mean 'temperature'? only generation=beam_sample and sample have it"),
         (["generation=nucleus"], "generation=nucleus: there is no such generation."),
         (["generation=sample", "generation.temperature=0"], "generation.temperature=0: it must be greater than 0"),
         (["generation=sample", "generation.top_k=-1"], "generation.top_k=-1: it must be greater than or equal to 0"),

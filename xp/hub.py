@@ -65,7 +65,8 @@ def fault(kind: Kind, name: str, revision: str | None, error: BaseException) -> 
         private = "and your token opens no private one" if get_token() else "or it is private: set HF_TOKEN"
         why = f"there is no such {said} on the hub, {private}.{_similar(kind, name)}"
     elif is_a(errors.HFValidationError):
-        why = "this is no id on the hub, which is <owner>/<name>, and there is no such folder"
+        why = "this is no id on the hub, which is <owner>/<name>"
+        why += ", and there is no such folder" * (kind == "dataset")  # Of models it is said before.
     elif is_a(errors.OfflineModeIsEnabled, ConnectionError) or (constants.is_offline_mode() and is_a(OSError)):
         forbidden = constants.is_offline_mode() and not settle()
         reason = "HF_HUB_OFFLINE is set" if forbidden else f"no answer from {constants.ENDPOINT}"

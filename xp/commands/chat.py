@@ -50,7 +50,8 @@ def chat(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str, 
     wish = _wish(run, precision)
     described = run.model.describe(wish)
     if not hasattr(described.processor, "tokenizer"):  # What takes images or sounds, too, was made to write.
-        writer.check(described.config)
+        for line in writer.check(described.config):
+            report.say(line)
     wish = replace(wish, peft_type="SEQ_2_SEQ_LM" if described.config.is_encoder_decoder else Chat.peft_type)
     loaded = take(run, wish, report)
     describe_model(loaded, tracker, report)

@@ -39,7 +39,8 @@ def generate(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[s
     items = inputs.read(run.inputs, Prompts(name="text_generation"), columns)
     wish = _wish(run, precision)
     config = run.model.describe(wish).config
-    writer.check(config)
+    for line in writer.check(config):
+        report.say(line)
     wish = replace(wish, peft_type="SEQ_2_SEQ_LM" if config.is_encoder_decoder else "CAUSAL_LM")
     torch.manual_seed(run.seed)
     loaded = take(run, wish, report)

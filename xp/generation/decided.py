@@ -39,7 +39,8 @@ def why(key: str) -> str | None:
     if key in DECIDED:
         return f"xp has no such setting: {DECIDED[key]}"
     having = [name for name, each in sorted(Generation.all().items()) if key in each.model_fields]
-    return f"only generation={' and '.join(having)} has it" if having else None
+    have = "has" if len(having) == 1 else "have"
+    return f"only generation={' and '.join(having)} {have} it" if having else None
 
 
 def near(key: str) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -55,8 +56,11 @@ class Writer(Predictor):
         return rows
 
 
-def check(config: Any) -> None:
+def check(config: Any) -> list[str]:
     """Refuse a network that cannot write: an encoder alone, though transformers would make it a decoder of sorts.
+
+    Returns:
+        What to know of one that can, but was saved with another head than that of words.
 
     Raises:
         UserError: says what it is.
@@ -65,13 +69,15 @@ def check(config: Any) -> None:
 
     decoders, encoders = auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
     if config.model_type in auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES or getattr(config, "auto_map", None):
-        return
+        return []
     reads = config.model_type in encoders and not getattr(config, "is_decoder", False)
     if reads or config.model_type not in decoders:
         raise UserError(
             f"model: {config.model_type} has no decoder of texts, so it cannot write; "
             "take another one, or command=predict for what it was made for"
         )
+    saved = [each for each in config.architectures or [] if re.search(r"For(Sequence|Token|Question|Multiple)", each)]
+    return [f"warning: this model was trained as {saved[0]}, and not to write"] if saved else []
 
 
 def make(
