@@ -69,6 +69,12 @@ def test_generate_and_predict_use_them(base: str, two: dict[str, str], run: Ran)
     given = ["command=generate", *LM, "model=pretrained", f"model.path={two['verse']}", f"model.base={base}"]
     for draft in (base, two["law"]):  # The base that is given is the model's, not the draft's.
         assert written(*given, f"generation.assistant_model={draft}") == written(*given)
+    shutil.copytree(two["law"], "moved")
+    says = json.loads(Path("moved/adapter_config.json").read_text())
+    Path("moved/adapter_config.json").write_text(json.dumps(says | {"base_model_name_or_path": "/nowhere"}))
+    said = "generation.assistant_model=moved: its base /nowhere is not there; use command=merge on it"
+    with pytest.raises(UserError, match=f"^{said}"):
+        written(*given, "generation.assistant_model=moved")
 
 
 def test_one_is_trained_while_the_others_stay(base: str, two: dict[str, str], run: Ran) -> None:

@@ -205,6 +205,11 @@ WRONG = [
     (["command=evaluate", "backend=hf", "backend.processes=2"], "command=evaluate runs in one process"),
     (["peft=[lora,dora]"], "peft: it takes one choice and no list; give peft=<choice>, or sweep with -m"),
     (["task=[causal_lm]"], "task: it takes one choice and no list; give task=<choice>, or sweep with -m"),
+    (
+        ["data=stdlib_docstrings", "model.quantization=int8"],
+        "model.quantization: the chosen model has no such key; model=pretrained has it",
+    ),
+    (["+backend=[hf]"], "backend: it takes one choice and no list; give backend=<choice>, or sweep with -m"),
     (["model=[bundled]"], "model: it takes one choice and no list; give model=<choice>, or sweep with -m"),
 ]
 

@@ -67,7 +67,7 @@ def check_adapter(
                 f"peft: with {kind}, what this model makes of a row of task={task.name} depends on its padding (a loss "
                 f"of {apart:.3f} becomes {together:.3f}); use another one, such as peft=lora, or another model"
             )
-        with autocast():
+        with nullcontext() if _whole(network) else autocast():
             ahead = task.packable and sees_ahead(network, len(processor))
         if ahead:
             raise UserError(
@@ -118,6 +118,13 @@ def sees_ahead(network: nn.Module, vocabulary: int) -> bool:
     return bool((first - second).abs().max() > 1e-3 * first.std())
 
 
+def _whole(network: nn.Module) -> bool:
+    """Whether all weights are float32, and so nothing needs autocast, whose rounding would blur a proof."""
+    import torch
+
+    return all(each.dtype == torch.float32 for each in network.parameters())
+
+
 @contextmanager
 def _row_by_row(network: nn.Module) -> Iterator[None]:
     """Has int8 layers round every column meanwhile.
@@ -164,8 +171,9 @@ def check_packing(
         found: torch.Tensor = network(**batch).logits[0, -second:].float()
         return found
 
-    # What sums up in another order ends in another digit of bfloat16, of which there are three.
-    exact = all(each.dtype == torch.float32 for each in network.parameters())
+    exact = _whole(
+        network
+    )  # What sums up in another order ends in another digit of bfloat16, of which there are three.
     with torch.inference_mode(), _row_by_row(network), nullcontext() if exact else autocast():
         alone = logits(rows[-1:])
         try:

@@ -203,7 +203,7 @@ class Run(Settings):
             part.check_files()
         if self.command in ("train", "evaluate", "show"):
             self.data.check_files(self.command != "evaluate")
-        elif self.inputs is not None:
+        elif self.command in ("predict", "generate"):
             from xp.prediction import inputs
             from xp.prediction.prompts import Prompts
 

@@ -156,7 +156,8 @@ class Terminal:
 
             # A Ctrl-C that comes while readline begins would be heard as the line ends, and take the line with it. Here
             # Python hears it before anything is typed.
-            readline.set_pre_input_hook(lambda: None)
+            with suppress(AttributeError):  # Not every library in its place has one.
+                readline.set_pre_input_hook(lambda: None)
             readline.set_completer_delims(" ")
             readline.set_completer(complete)
             readline.parse_and_bind("tab: complete")

@@ -31,7 +31,9 @@ def load_draft(run: Run, wish: Wish, device: torch.device) -> Draft | None:
         of_its_own |= {"device_map": None, "max_memory": None, "offload_folder": None}  # It is small, and other names.
         loaded = run.model.model_copy(update=of_its_own).load(replace(wish, adapters=None))
     except UserError as error:
-        raise UserError(str(error).replace("model.path=", "generation.assistant_model=", 1)) from error
+        said, given, _ = str(error).partition("; give model.base=")
+        merged = "; use command=merge on it where its base is, and give what that saves" if given else ""
+        raise UserError(f"{said}{merged}".replace("model.path=", "generation.assistant_model=", 1)) from error
     return Draft(
         placement.place(loaded.network, device).eval(), getattr(loaded.processor, "tokenizer", loaded.processor)
     )

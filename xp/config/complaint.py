@@ -129,7 +129,7 @@ def no_such_key(key: str, overrides: list[str], folder: Path) -> str:
         if reason := why(last):
             return f"{key}: {reason}"
     known = naming.known_keys(overrides, folder)
-    if key not in known and (others := naming.choices_with(parent, last, folder)):
+    if others := naming.choices_with(parent, last, folder):  # What is chosen may be so by another choice.
         return f"{key}: {elsewhere(parent, others)}"
     beside = [each.rpartition(".")[2] for each in known if each.rpartition(".")[0] == parent]
     if parent == "generation" and "Did you mean" not in nearest(last, beside) and (other := near(last)):

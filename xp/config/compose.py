@@ -207,7 +207,10 @@ def _check_hydra(config: DictConfig, overrides: list[str], config_dir: str | Non
         if isinstance(choice, str) and not naming.CHOICE.fullmatch(choice):
             raise UserError(f"{group}={choice}: a choice is the name of a file in {group}/, and leads nowhere else")
     for group in ("backend", "data", "generation", "model", "peft", "task", "tracking", "training"):
-        if group in config and group not in config.hydra.runtime.choices:  # Hydra puts those of a list together.
+        listed = any(re.match(rf"\+*{group}=\s*\[", each) for each in overrides)
+        if listed or (
+            group in config and group not in config.hydra.runtime.choices
+        ):  # Hydra puts all of them together.
             raise UserError(f"{group}: it takes one choice and no list; give {group}=<choice>, or sweep with -m")
 
 

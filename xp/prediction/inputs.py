@@ -69,16 +69,14 @@ def read(inputs: Any, task: Task, columns: dict[str, str]) -> list[Item]:
 
 
 def check_files(inputs: Any, task: Task, columns: dict[str, str]) -> None:
-    """See whether the files that ``inputs`` names are there, or anything of it can be used if it names none.
-
-    Raises:
-        UserError: not so.
-    """
-    items = [] if isinstance(inputs, str) and is_path(inputs) else read(inputs, task, columns)
-    if not items:
+    """See whether the files that ``inputs`` names are there, or anything of it can be used; a `UserError` where not."""
+    if isinstance(inputs, str) and is_path(inputs):
         _files(inputs, task, tell=False)
-    elif all(item.error for item in items):
-        raise UserError(f"inputs={json.dumps(inputs, default=str)[:80]}: {items[0].error}; give {task.takes}")
+        return
+    items = read(inputs, task, columns)
+    if all(item.error for item in items):
+        step = "" if ";" in (error := items[0].error) or error.endswith("?") else f"; give {task.takes}"
+        raise UserError(f"inputs={json.dumps(inputs, default=str)[:80]}: {error}{step}")
 
 
 def _values(inputs: Any, task: Task) -> Iterator[tuple[Any, str]]:
