@@ -171,9 +171,7 @@ def check_packing(
         found: torch.Tensor = network(**batch).logits[0, -second:].float()
         return found
 
-    exact = _whole(
-        network
-    )  # What sums up in another order ends in another digit of bfloat16, of which there are three.
+    exact = _whole(network)  # Else what sums up in another order ends in another of bfloat16's three digits.
     with torch.inference_mode(), _row_by_row(network), nullcontext() if exact else autocast():
         alone = logits(rows[-1:])
         try:

@@ -226,9 +226,9 @@ def where(folder: Folder, given: str | None) -> str:
     if there and not Path(base, "config.json").is_file():
         raise UserError(f"{said} has no model in it (no config.json); give model.base=<its base>")
     if not there and (Path(base).is_absolute() or base.startswith((".", "runs/"))):
-        now = Path(folder.path).parent / "base"
-        now_there = now if (now / "config.json").is_file() else "<where it is now>"
-        raise UserError(f"{said} is not there; give model.base={now_there}")
+        saved = Path(folder.path).parent / "base"
+        place = saved if (saved / "config.json").is_file() else "<where it is now>"
+        raise UserError(f"{said} is not there; give model.base={place}")
     return base
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,11 @@ from xp.chat.speaker import Speaker
 from xp.chat.talk import Talk, read
 from xp.chat.terminal import Terminal
 from xp.commands.drafting import load_draft
-from xp.commands.opening import choose_machine, describe_model, machine, take
+from xp.commands.opening import choose_machine, describe_model, take
+from xp.commands.writing import wish_to_write
 from xp.error import UserError
 from xp.hardware import autocast
-from xp.model import Wish, positions
+from xp.model import positions
 from xp.model.placement import place
 from xp.report import Report
 from xp.run import Run
@@ -36,8 +36,6 @@ def chat(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str, 
     Raises:
         UserError: the model cannot write, or the history or a setting does not fit it.
     """
-    from xp.prediction import writer
-
     started = time.perf_counter()
     terminal = Terminal(ORDERS)
     report.console = terminal.console
@@ -47,12 +45,8 @@ def chat(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str, 
     if run.chat.system is not None:
         talk.system = run.chat.system
     device, precision = choose_machine(run, tracker, report)
-    wish = _wish(run, precision)
-    described = run.model.describe(wish)
-    if not hasattr(described.processor, "tokenizer"):  # What takes images or sounds, too, was made to write.
-        for line in writer.check(described.config):
-            report.say(line)
-    wish = replace(wish, peft_type="SEQ_2_SEQ_LM" if described.config.is_encoder_decoder else Chat.peft_type)
+    kinds = ("CausalLM", "Seq2SeqLM", "ImageTextToText", "MultimodalLM")
+    wish = wish_to_write(run, precision, tuple(f"AutoModelFor{each}" for each in kinds), "AutoProcessor", report)
     loaded = take(run, wish, report)
     describe_model(loaded, tracker, report)
     network = place(loaded.network, device).eval()
@@ -82,26 +76,6 @@ def chat(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[str, 
         "transcript": str(file),
         "seconds": time.perf_counter() - started,
     }
-
-
-def _wish(run: Run, precision: str) -> Wish:
-    """The model as it is, of text alone or of images and sounds, too."""
-    import torch
-
-    return Wish(
-        auto_class=tuple(
-            f"AutoModelFor{each}" for each in ("CausalLM", "Seq2SeqLM", "ImageTextToText", "MultimodalLM")
-        ),
-        processor_class="AutoProcessor",
-        config=lambda labels: {},
-        labels=[],
-        texts=list,
-        dtype=torch.float32 if precision == "fp32" else torch.bfloat16,
-        peft_type=Chat.peft_type,
-        train=False,
-        locate=partial(run.tracking.locate, runs=run.runs_folder),
-        **machine(run, precision),
-    )
 
 
 def _context(run: Run, network: Any, tokenizer: Any) -> int | None:

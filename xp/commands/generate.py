@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import shutil
 import time
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from xp.commands.drafting import load_draft
-from xp.commands.opening import choose_machine, describe_model, machine, take
+from xp.commands.opening import choose_machine, describe_model, take
+from xp.commands.writing import wish_to_write
 from xp.error import UserError
-from xp.model import Wish
 from xp.report import Report
 from xp.run import Run
 from xp.task.chat import Chat
@@ -37,11 +35,8 @@ def generate(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[s
     device, precision = choose_machine(run, tracker, report)
     columns = {part: column for part, column in run.data.columns.items() if isinstance(column, str)}
     items = inputs.read(run.inputs, Prompts(name="text_generation"), columns)
-    wish = _wish(run, precision)
-    config = run.model.describe(wish).config
-    for line in writer.check(config):
-        report.say(line)
-    wish = replace(wish, peft_type="SEQ_2_SEQ_LM" if config.is_encoder_decoder else "CAUSAL_LM")
+    classes = ("AutoModelForCausalLM", "AutoModelForSeq2SeqLM")
+    wish = wish_to_write(run, precision, classes, "AutoTokenizer", report)
     torch.manual_seed(run.seed)
     loaded = take(run, wish, report)
     describe_model(loaded, tracker, report)
@@ -93,21 +88,3 @@ def generate(run: Run, folder: Path, tracker: Tracker, report: Report) -> dict[s
         "generations": str(file),
         "seconds": time.perf_counter() - started,
     }
-
-
-def _wish(run: Run, precision: str) -> Wish:
-    """The model as it is, decoder or encoder-decoder; its weights are of the type that is computed in."""
-    import torch
-
-    return Wish(
-        auto_class=("AutoModelForCausalLM", "AutoModelForSeq2SeqLM"),
-        processor_class="AutoTokenizer",
-        config=lambda labels: {},
-        labels=[],
-        texts=list,
-        dtype=torch.float32 if precision == "fp32" else torch.bfloat16,
-        peft_type=None,
-        train=False,
-        locate=partial(run.tracking.locate, runs=run.runs_folder),
-        **machine(run, precision),
-    )

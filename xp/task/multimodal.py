@@ -129,9 +129,7 @@ class AnyToAny(Task, name="any_to_any"):
 
     def entry(self, row: dict[str, Any]) -> Any:
         """Under the pipeline's own names, or the chat."""
-        if (
-            isinstance(row["text"], list) and len(row) == 1
-        ):  # The pipeline's class of chats is one of its own, which it alone knows.
+        if isinstance(row["text"], list) and len(row) == 1:  # The pipeline has a class of chats of its own.
             from transformers.pipelines.any_to_any import Chat
 
             return Chat(row["text"])
